@@ -1,0 +1,90 @@
+"""A project folder of its own for every test that writes, and a tiny encoder made by the real recipe."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def make_project(folder: Path) -> Path:
+    """Lay out a project with this checkout's code and tasks but outputs of its own."""
+    for name in ("training", "serving", "configs", "data/encoder", "data/interactions"):
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).exists() and name != "configs":
+            link.symlink_to(ROOT / name, target_is_directory=True)
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    shutil.copytree(ROOT / "data/tasks", folder / "data/tasks")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh project folder, set as the one in use."""
+    folder = make_project(tmp_path / "project")
+    monkeypatch.setenv("AFTERSALES_HOME", str(folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("BENTOML_HOME", raising=False)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shipped_texts() -> list[str]:
+    """A few hundred shipped messages."""
+    rows = (ROOT / "data/tasks/sentiment/train.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(row)["text"] for row in rows[:400]]
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, shipped_texts: list[str]) -> Iterator[Path]:
+    """An encoder of 2 layers x 32 that the real pre-training recipe made in a few steps."""
+    folder = make_project(tmp_path_factory.mktemp("encoder") / "project")
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    (corpus / "texts.txt").write_text("\n".join(shipped_texts), encoding="utf-8")
+    before = os.environ.get("AFTERSALES_HOME")
+    os.environ["AFTERSALES_HOME"] = str(folder)
+    try:
+        pretrain(folder, steps=20)
+    finally:
+        os.environ.pop("AFTERSALES_HOME") if before is None else os.environ.update(AFTERSALES_HOME=before)
+    yield folder / "outputs" / "tiny" / "encoder"
+
+
+def pretrain(folder: Path, steps: int, out: str = "outputs/tiny") -> None:
+    """Pre-train a tiny encoder on ``folder/corpus``."""
+    from aftersales.core.paths import load_script
+
+    recipe = load_script("training/pretrain.py")
+    recipe.main(
+        recipe.PretrainConfig(
+            recipe="pretrain",
+            corpus={"folder": folder / "corpus", "files": {"texts.txt": 1}},
+            out=out,
+            architecture={
+                "vocabulary": 2000,
+                "layers": 2,
+                "hidden": 32,
+                "heads": 2,
+                "intermediate": 64,
+                "positions": 64,
+            },
+            steps=steps,
+            warmup=2,
+            decay=4,
+            batch_size=4,
+            sequence_length=32,
+            threads=1,
+            checkpoint_every=10,
+        )
+    )
