@@ -1,0 +1,1 @@
+"""Labelled texts and interactions: read, validate, split, fingerprint."""

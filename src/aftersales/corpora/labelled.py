@@ -1,0 +1,222 @@
+"""Labelled texts: validated rows, three splits, one fingerprint."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aftersales.core.errors import DataError, nearest
+from aftersales.corpora.tables import Row, read_rows
+from aftersales.tasks import Task
+from aftersales.text.normalise import MAX_CHARACTERS, key, normalise
+
+# Buckets of a hundred that the hash split gives to test and validation; the rest is training data.
+TEST_BUCKETS, VALIDATION_BUCKETS = range(0, 10), range(10, 20)
+MIN_ROWS_A_LABEL = 2
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text with its labels (exactly one for single-label tasks) and the marks of hard cases."""
+
+    id: str
+    text: str
+    labels: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table of labelled texts.
+
+    Attributes:
+        text: the message.
+        label: its label; a list, or names joined by ``separator``, in multi-label tasks.
+        id: a unique id; rows are numbered when it is None or absent.
+        separator: between the labels of a multi-label cell.
+        renamed: label as written in the file -> label of the task.
+    """
+
+    text: str = "text"
+    label: str = "label"
+    id: str | None = "id"
+    separator: str = "|"
+    renamed: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A task with its three splits.
+
+    Attributes:
+        notes: what was left out or changed on the way, for people to read.
+    """
+
+    task: Task
+    train: Sequence[Example]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    notes: Sequence[str] = ()
+
+    @property
+    def splits(self) -> dict[str, Sequence[Example]]:
+        """The splits by name, in the order train, validation, test."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the labels of the task and every row of every split."""
+        digest = hashlib.sha256(repr(self.task.label_names).encode())
+        for name, examples in self.splits.items():
+            digest.update(fingerprint(examples, name).encode())
+        return digest.hexdigest()
+
+
+def fingerprint(examples: Iterable[Example], name: str = "") -> str:
+    """Return the SHA-256 over texts and labels, independent of the order of rows."""
+    rows = sorted(repr((name, example.text, sorted(example.labels))) for example in examples)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def read_examples(path: Path, task: Task, columns: Columns, notes: list[str] | None = None) -> list[Example]:
+    """Read and check every row of a table.
+
+    Args:
+        path: a file that ``read_rows`` can read.
+        task: whose labels the rows must bear.
+        columns: how the file names its columns.
+        notes: when given, a bad row is left out and counted here instead of ending the reading.
+
+    Raises:
+        DataError: an empty or over-long text, an unknown label or a duplicate id; the line is named.
+    """
+    label_column = "labels" if task.multi_label and columns.label == "label" else columns.label
+    examples: list[Example] = []
+    seen: dict[str, int] = {}
+    problems: list[str] = []
+    for line, row in read_rows(path, (columns.text, label_column)):
+        try:
+            example = _example(row, f"{path} line {line}", line, task, columns, label_column)
+            if example.id in seen:
+                raise DataError(
+                    f"{path} line {line}: duplicate id {example.id!r}, first used in line {seen[example.id]}; "
+                    "ids must be unique"
+                )
+        except DataError as error:
+            if notes is None:
+                raise DataError(f"{error} (data.bad_rows=skip leaves bad rows out)") from None
+            problems.append(str(error))
+            continue
+        seen[example.id] = line
+        examples.append(example)
+    if notes is not None and problems:
+        notes.append(f"{len(problems)} bad rows of {path.name} were left out; the first: {problems[0]}")
+    return examples
+
+
+def _example(row: Row, where: str, line: int, task: Task, columns: Columns, label_column: str) -> Example:
+    text = row[columns.text] if isinstance(row[columns.text], str) else ""
+    if not normalise(text):
+        raise DataError(f"{where}: the text is empty; fill it or remove the row")
+    if len(text) > MAX_CHARACTERS:
+        raise DataError(
+            f"{where}: the text has {len(text):,} characters, at most {MAX_CHARACTERS:,} are allowed; cut it"
+        )
+    written = row.get(columns.id) if columns.id else None
+    name = f"{line}" if written is None else str(written)
+    return Example(name, text, _labels(row[label_column], task, columns, where), tuple(row.get("marks") or ()))
+
+
+def split_by_key(examples: Sequence[Example]) -> tuple[list[Example], list[Example], list[Example], list[str]]:
+    """De-duplicate by text key (the first row stays) and split by its hash into train, validation and test.
+
+    The split of a text depends on the text alone, so added rows never move others.
+    """
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(key(example.text), example)
+    parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
+    for text_key, example in first.items():
+        bucket = int(hashlib.sha256(text_key.encode()).hexdigest()[:8], 16) % 100
+        parts[2 if bucket in TEST_BUCKETS else 1 if bucket in VALIDATION_BUCKETS else 0].append(example)
+    dropped = len(examples) - len(first)
+    return *parts, [f"{dropped} rows repeat an earlier text and were left out"] if dropped else []
+
+
+def assemble(
+    task: Task,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    test: Sequence[Example],
+    notes: Sequence[str] = (),
+) -> LabelledData:
+    """Put splits together: leaks out of training, absent labels out of the task, rare ones refused.
+
+    Raises:
+        DataError: a split is empty, or a label has a single training row.
+    """
+    for name, examples in (("train", train), ("validation", validation), ("test", test)):
+        if not examples:
+            raise DataError(f"task {task.name}: the {name} split is empty; give more rows or a file of its own")
+    evaluated = {key(example.text) for example in (*validation, *test)}
+    kept = [example for example in train if key(example.text) not in evaluated]
+    found = list(notes)
+    if len(kept) < len(train):
+        found.append(f"{len(train) - len(kept)} training rows stand in validation or test and were left out")
+    counts = Counter(label for example in kept for label in example.labels)
+    unlearnable = {label for example in (*validation, *test) for label in example.labels} - counts.keys()
+    rare = sorted(unlearnable | {label for label, count in counts.items() if count < MIN_ROWS_A_LABEL})
+    if rare:
+        raise DataError(
+            f"task {task.name}: label {rare[0]!r} has {counts[rare[0]]} training row(s), at least "
+            f"{MIN_ROWS_A_LABEL} are needed; add rows, or rename it to another label with "
+            f"data.label_map.{rare[0]}=<label>"
+        )
+    absent = [label.name for label in task.labels if label.name not in counts]
+    if absent:
+        found.append(f"labels without a row are left out of the model: {', '.join(absent)}")
+        task = task.model_copy(update={"labels": [label for label in task.labels if label.name in counts]})
+    return LabelledData(task, kept, list(validation), list(test), found)
+
+
+def sample(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
+    """Return at most ``limit`` examples, chosen by the hash of their text so that the choice never moves."""
+    if limit is None or limit >= len(examples):
+        return examples
+    return sorted(examples, key=lambda example: hashlib.sha256(example.text.encode()).digest())[:limit]
+
+
+def renumber(examples: Iterable[Example], prefix: str) -> list[Example]:
+    """Give ids ``prefix-00001`` and so on, in the given order."""
+    return [replace(example, id=f"{prefix}-{number:05d}") for number, example in enumerate(examples, 1)]
+
+
+def _written(value: object, multi_label: bool, separator: str) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    cell = str("" if value is None else value)
+    parts = cell.split(separator) if multi_label else [cell]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _labels(value: object, task: Task, columns: Columns, where: str) -> tuple[str, ...]:
+    renamed = columns.renamed or {}
+    written = _written(value, task.multi_label, columns.separator)
+    labels = tuple(dict.fromkeys(renamed.get(name, name) for name in written))
+    for label in labels:
+        if label not in task.label_names:
+            raise DataError(
+                f"{where}: unknown label {label!r}{nearest(label, task.label_names)}; or map it with data.label_map"
+            )
+    if not task.multi_label and len(labels) != 1:
+        raise DataError(f"{where}: exactly one label is needed, found {len(labels)}")
+    return labels
+
+
+def labels_found(path: Path, columns: Columns, multi_label: bool) -> list[str]:
+    """Return the distinct labels of a table, most frequent first."""
+    counts: Counter[str] = Counter()
+    for _, row in read_rows(path, (columns.text, columns.label)):
+        counts.update(_written(row[columns.label], multi_label, columns.separator))
+    return [label for label, _ in counts.most_common()]

@@ -1,0 +1,94 @@
+"""From the ``data:`` section of a config to labelled splits."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from aftersales.core.config import Config
+from aftersales.corpora.labelled import Columns, Example, LabelledData, assemble, read_examples, sample, split_by_key
+from aftersales.corpora.public import load_public
+from aftersales.tasks import Task, find_task, load_task
+
+
+class DataConfig(Config):
+    """Which labelled texts to use.
+
+    Attributes:
+        task: a task by name or folder; its splits are used unless ``path`` names other rows.
+        public: a public set instead of a task.
+        path: a CSV, TSV, JSON lines or Parquet file of our own; split by the hash of the text, unless
+            ``test_path`` (and ``validation_path``) name files for these splits.
+        text_column, label_column, id_column: how the file names its columns.
+        label_separator: between several labels in one cell.
+        label_map: label as written in the file -> label of the task.
+        bad_rows: ``stop`` at the first bad row of ``path``, or ``skip`` them and say how many.
+        limit: use at most this many training rows, for a quick look.
+    """
+
+    task: str | None = None
+    public: str | None = None
+    path: Path | None = None
+    validation_path: Path | None = None
+    test_path: Path | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+    id_column: str | None = "id"
+    label_separator: str = "|"
+    label_map: dict[str, str] | None = None
+    bad_rows: Literal["stop", "skip"] = "stop"
+    limit: int | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.task is None) == (self.public is None):
+            raise ValueError("give either data.task or data.public")
+        if self.public and self.path:
+            raise ValueError("data.path needs data.task, because a public set brings its own rows")
+        if self.path is None and (self.test_path or self.validation_path):
+            raise ValueError("data.test_path and data.validation_path go with data.path")
+        return self
+
+    @property
+    def columns(self) -> Columns:
+        """The column names as the reader wants them."""
+        return Columns(self.text_column, self.label_column, self.id_column, self.label_separator, self.label_map)
+
+
+def load_data(config: DataConfig) -> LabelledData:
+    """Load, check and split the texts that ``config`` names.
+
+    Raises:
+        ConfigError: the task or public set does not exist.
+        DataError: a file, column, row or label is wrong.
+    """
+    if config.public:
+        data = load_public(config.public)
+    else:
+        folder = find_task(config.task or "")
+        task = load_task(folder)
+        data = _own_rows(task, config.path, config) if config.path else load_splits(task, folder)
+    return LabelledData(data.task, sample(data.train, config.limit), data.validation, data.test, data.notes)
+
+
+def load_splits(task: Task, folder: Path) -> LabelledData:
+    """Load the three JSON-lines splits of a task folder."""
+    train, validation, test = (
+        read_examples(folder / f"{split}.jsonl", task, Columns()) for split in ("train", "validation", "test")
+    )
+    return assemble(task, train, validation, test)
+
+
+def _own_rows(task: Task, path: Path, config: DataConfig) -> LabelledData:
+    notes: list[str] = []
+    skipped = notes if config.bad_rows == "skip" else None
+
+    def rows(table: Path) -> list[Example]:
+        return read_examples(table, task, config.columns, skipped)
+
+    train, validation, test, repeated = split_by_key(rows(path))
+    if config.test_path:
+        train, test = [*train, *test], rows(config.test_path)
+    if config.validation_path:
+        train, validation = [*train, *validation], rows(config.validation_path)
+    return assemble(task, train, validation, test, [*notes, *repeated])

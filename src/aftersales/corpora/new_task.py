@@ -1,0 +1,87 @@
+"""Make the folder of a new classification task from one file of labelled texts."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from aftersales.core.errors import ConfigError, DataError
+from aftersales.core.files import atomic_folder, write_text
+from aftersales.core.paths import project_root
+from aftersales.corpora.labelled import Columns, Example, assemble, labels_found, read_examples, renumber, split_by_key
+from aftersales.tasks import Label, Task
+from aftersales.tasks.task import SPLITS, Title
+
+CONFIG = """# aftersales train configs/{name}.yaml
+recipe: classify
+data:
+  task: {name}
+fit:
+  epochs: 20
+"""
+GUIDELINES = """# {title} 标注规范
+
+一条文本{how}。逐个标签写明：定义、正例、反例、与哪个标签容易混淆、如何判断。
+
+{labels}
+"""
+CARD = """# {title}
+
+{total} rows from `{source}`, split by the hash of the text: {counts}. Labels as found in the file.
+Say here who wrote the texts, who labelled them and by which rules, and what the set must not be used for.
+"""
+
+
+def make_task(
+    name: str, path: Path, columns: Columns, multi_label: bool, title_zh: str | None = None
+) -> tuple[Path, Path]:
+    """Write ``data/tasks/<name>`` and ``configs/<name>.yaml`` and return both paths.
+
+    Raises:
+        ConfigError: the name is taken or is no valid name.
+        DataError: a row is wrong, or a label is too rare to be learned.
+    """
+    folder = project_root() / "data" / "tasks" / name
+    config = project_root() / "configs" / f"{name}.yaml"
+    if folder.exists() or config.exists():
+        raise ConfigError(f"task {name!r} exists already ({folder}); choose another name or remove folder and config")
+    found = labels_found(path, columns, multi_label)
+    if len(found) < 2:
+        raise DataError(f"{path}: column {columns.label!r} holds {len(found)} label(s), at least 2 are needed")
+    try:
+        task = Task(
+            name=name,
+            title=Title(en=name.replace("_", " ").capitalize(), zh=title_zh or name),
+            kind="multi_label" if multi_label else "single_label",
+            metric="micro_f1" if multi_label else "macro_f1",
+            labels=[Label(name=label) for label in sorted(found)],
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"task {name!r} cannot be made: {error}; names are lower-case letters, digits and _, labels have no spaces"
+        ) from None
+    train, validation, test, notes = split_by_key(read_examples(path, task, columns))
+    data = assemble(task, train, validation, test, notes)
+    with atomic_folder(folder) as aside:
+        described = task.model_dump(exclude_defaults=True)
+        text = yaml.safe_dump(described, allow_unicode=True, sort_keys=False, width=110)
+        write_text(aside / "task.yaml", text)
+        for split in SPLITS:
+            _write_split(aside / f"{split}.jsonl", data.splits[split], task, f"{name}-{split}")
+        sections = "\n".join(f"## {label}\n\n定义：\n\n正例：\n\n反例：\n" for label in task.label_names)
+        how = "可有多个标签，也可没有" if multi_label else "恰好一个标签"
+        write_text(aside / "guidelines.md", GUIDELINES.format(title=task.title.zh, how=how, labels=sections))
+        counts = ", ".join(f"{len(data.splits[split])} {split}" for split in SPLITS)
+        total = sum(len(part) for part in data.splits.values())
+        write_text(aside / "README.md", CARD.format(title=task.title.zh, total=total, source=path.name, counts=counts))
+    write_text(config, CONFIG.format(name=name))
+    return folder, config
+
+
+def _write_split(path: Path, examples: Sequence[Example], task: Task, prefix: str) -> None:
+    lines = []
+    for example in renumber(examples, prefix):
+        labels = {"labels": list(example.labels)} if task.multi_label else {"label": example.labels[0]}
+        lines.append(json.dumps({"id": example.id, "text": example.text, **labels}, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))

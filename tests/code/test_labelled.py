@@ -1,0 +1,143 @@
+"""Reading labelled texts: each kind of bad input ends with an error that names it and the way out."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from aftersales.core.errors import ConfigError, DataError
+from aftersales.corpora.labelled import Columns, Example, assemble, read_examples, split_by_key
+from aftersales.corpora.load import DataConfig, load_data
+from aftersales.tasks import Label, Task, find_task, load_task
+from aftersales.tasks.task import Title
+
+TASK = Task(
+    name="mood", title=Title(en="Mood", zh="心情"), kind="single_label", labels=[Label(name="good"), Label(name="bad")]
+)
+MANY = TASK.model_copy(update={"kind": "multi_label"})
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_the_same_rows_from_every_format(tmp_path):
+    rows = [{"text": "好,的", "label": "good"}, {"text": "差", "label": "bad"}]
+    csv = write(tmp_path / "a.csv", '\ufefftext,label\n"好,的",good\n差,bad\n')
+    tsv = write(tmp_path / "a.tsv", "text\tlabel\n好,的\tgood\n差\tbad\n")
+    lines = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    parquet = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parquet)
+    found = [[(e.text, e.labels) for e in read_examples(path, TASK, Columns())] for path in (csv, tsv, lines, parquet)]
+    assert found == [[("好,的", ("good",)), ("差", ("bad",))]] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "encoding", "expected"),
+    [
+        ("a.csv", "text,label\n ,good\n", "utf-8", "line 2: the text is empty"),
+        ("a.csv", "text,label\n好,god\n", "utf-8", "unknown label 'god'; did you mean 'good'?"),
+        ("a.csv", "txt,label\n好,good\n", "utf-8", "no column 'text'; did you mean 'txt'?"),
+        ("a.csv", "id,text,label\n1,好,good\n1,差,bad\n", "utf-8", "duplicate id '1', first used in line 2"),
+        ("a.csv", "text,label\n" + "长" * 100_000 + ",good\n", "utf-8", "100,000 characters, at most 10,000"),
+        ("a.csv", "text,label\n质量很差,bad\n", "gb18030", "line 2 is not UTF-8; it looks like GB18030"),
+        ("a.csv", "text,label\n好,good\n", "utf-16", "looks like UTF-16"),
+        ("a.csv", "text,label\n好,good,x\n", "utf-8", "more cells than the header"),
+        ("a.csv", "", "utf-8", "has no rows"),
+        ("a.jsonl", '{"text": "好", "label": "good"}\n{"text": ', "utf-8", "line 2 is not JSON"),
+        ("a.jsonl", "[1]\n", "utf-8", "line 1 is not a JSON object"),
+        ("a.parquet", "no parquet", "utf-8", "is not a Parquet file"),
+        ("a.xlsx", "x", "utf-8", "the ending '.xlsx' is not one of"),
+    ],
+)
+def test_bad_files(tmp_path, name, content, encoding, expected):
+    with pytest.raises(DataError) as error:
+        read_examples(write(tmp_path / name, content, encoding), TASK, Columns())
+    assert expected in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_examples(tmp_path / "none.csv", TASK, Columns())
+
+
+def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\n好,good\n,bad\n差,awful\n")
+    notes = []
+    assert len(read_examples(path, TASK, Columns(), notes)) == 1
+    assert notes[0].startswith("2 bad rows")
+
+
+def test_labels_are_renamed_and_split(tmp_path):
+    path = write(tmp_path / "a.csv", "t,l\n好,1\n差,0;1\n,\n".replace("\n,\n", "\n平,\n"))
+    columns = Columns("t", "l", None, ";", {"1": "good", "0": "bad"})
+    assert [e.labels for e in read_examples(path, MANY, columns)] == [("good",), ("bad", "good"), ()]
+
+
+def examples(count, label="good", start=0):
+    return [Example(str(i), f"第{i}条评论", (label,)) for i in range(start, start + count)]
+
+
+def test_the_split_of_a_text_does_not_move_when_rows_are_added():
+    few = split_by_key(examples(200))
+    many = split_by_key(examples(400))
+    for part, larger in zip(few[:3], many[:3], strict=True):
+        assert {e.text for e in part} <= {e.text for e in larger}
+    assert [len(part) for part in many[:3]] == pytest.approx([320, 40, 40], abs=25)
+
+
+def test_repeated_texts_count_once():
+    *_, notes = split_by_key([*examples(50), *examples(50)])
+    assert notes == ["50 rows repeat an earlier text and were left out"]
+
+
+def test_a_label_with_one_row_is_refused():
+    rows = [*examples(10), *examples(1, "bad", 100)]
+    with pytest.raises(DataError, match=r"label 'bad' has 1 training row.*data\.label_map\.bad="):
+        assemble(TASK, rows, examples(2, start=200), examples(2, start=300))
+
+
+def test_texts_of_the_test_split_leave_training():
+    data = assemble(
+        TASK, [*examples(10), *examples(5, "bad", 50)], examples(2, start=200), [Example("x", "第3条评论!", ("good",))]
+    )
+    assert len(data.train) == 14
+    assert "1 training rows stand in validation or test" in data.notes[0]
+
+
+def test_the_fingerprint_follows_content_not_order():
+    rows = [*examples(10), *examples(5, "bad", 50)]
+    one = assemble(TASK, rows, examples(2, start=200), examples(2, start=300))
+    two = assemble(TASK, rows[::-1], examples(2, start=200), examples(2, start=300))
+    three = assemble(TASK, rows[1:], examples(2, start=200), examples(2, start=300))
+    assert one.fingerprint == two.fingerprint != three.fingerprint
+
+
+def test_unknown_task_and_wrong_task_folder(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'intent'"):
+        find_task("intents")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    write(
+        folder / "task.yaml", "name: mood\ntitle: {en: m, zh: m}\nkind: single_label\nlabels: [{name: a}, {name: b}]\n"
+    )
+    with pytest.raises(ConfigError, match="name is 'mood' but the folder is 'other'"):
+        load_task(folder)
+
+
+def test_own_file_with_labels_of_a_shipped_task(tmp_path):
+    lines = [f"{i},第{i}条真不错的评论,1\n" for i in range(60)] + [f"{i},第{i}次太失望了,0\n" for i in range(60, 120)]
+    path = write(tmp_path / "my.csv", "no,review,stars\n" + "".join(lines))
+    config = DataConfig(
+        task="sentiment",
+        path=path,
+        text_column="review",
+        label_column="stars",
+        label_map={"1": "positive", "0": "negative"},
+    )
+    data = load_data(config)
+    assert data.task.label_names == ["negative", "positive"]
+    assert sum(len(part) for part in data.splits.values()) == 120
+    assert data.notes == ["labels without a row are left out of the model: neutral"]
