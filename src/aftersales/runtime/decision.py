@@ -1,0 +1,95 @@
+"""From probabilities to a decision: answer, clarify or hand off to a human, and why."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from aftersales.runtime.settings import InferenceSettings
+
+
+class ScoredLabel(BaseModel):
+    """A label with its calibrated probability."""
+
+    name: str
+    zh: str
+    group: str | None = None
+    group_zh: str | None = None
+    score: float = Field(ge=0, le=1)
+
+
+class Prediction(BaseModel):
+    """The answer for one text.
+
+    Attributes:
+        labels: single-label tasks: the likeliest labels, best first; multi-label tasks: every label given, best
+            first, possibly none.
+        confidence: probability that the answer is right (multi-label: of the least sure of its yes/no answers).
+        decision: ``answer``: act on it; ``clarify``: ask the customer back; ``handoff``: give it to a human.
+        reason: why, as a fixed word that programs can test.
+    """
+
+    labels: list[ScoredLabel]
+    confidence: float = Field(ge=0, le=1)
+    decision: Literal["answer", "clarify", "handoff"]
+    reason: Literal["confident", "unsure", "very_unsure", "out_of_scope", "needs_human"]
+
+    def flat(self) -> dict[str, str | float]:
+        """Return one row of a table; several labels are joined by ``|``."""
+        return {
+            "label": "|".join(label.name for label in self.labels),
+            "label_zh": "|".join(label.zh for label in self.labels),
+            "confidence": round(self.confidence, 4),
+            "decision": self.decision,
+            "reason": self.reason,
+        }
+
+
+def decide(probabilities: np.ndarray, settings: InferenceSettings, top_k: int = 3) -> Prediction:
+    """Rank the labels of one text and decide.
+
+    Args:
+        probabilities: calibrated, shape (labels,).
+        settings: thresholds and label names.
+        top_k: how many labels of a single-label task to return.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    if settings.kind == "multi_label":
+        given = [int(index) for index in order if probabilities[index] >= settings.label_threshold]
+        confidence = float(label_confidence(probabilities[None], settings.label_threshold)[0])
+    else:
+        given = [int(index) for index in order[:top_k]]
+        confidence = float(probabilities[order[0]])
+    decision, reason = _policy(settings.labels[given[0]].name if given else None, confidence, settings)
+    labels = [ScoredLabel(**settings.labels[index].model_dump(), score=float(probabilities[index])) for index in given]
+    return Prediction(labels=labels, confidence=confidence, decision=decision, reason=reason)
+
+
+def label_confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return for each row of (rows, labels) how sure the least sure yes/no answer is, in 0 to 1.
+
+    The threshold is stretched to one half, so that a probability at the threshold is a coin's throw.
+    """
+    stretched = np.where(
+        probabilities >= threshold,
+        0.5 + 0.5 * (probabilities - threshold) / (1 - threshold),
+        0.5 * probabilities / threshold,
+    )
+    return np.asarray(np.abs(2 * stretched - 1).min(axis=1) / 2 + 0.5)
+
+
+def _policy(
+    best: str | None, confidence: float, settings: InferenceSettings
+) -> tuple[
+    Literal["answer", "clarify", "handoff"],
+    Literal["confident", "unsure", "very_unsure", "out_of_scope", "needs_human"],
+]:
+    if best is not None and best == settings.out_of_scope:
+        return "handoff", "out_of_scope"
+    if best in settings.handoff_labels:
+        return "handoff", "needs_human"
+    if confidence >= settings.answer_threshold:
+        return "answer", "confident"
+    if confidence >= settings.clarify_threshold:
+        return "clarify", "unsure"
+    return "handoff", "very_unsure"

@@ -1,0 +1,1 @@
+"""Score files of any size with the champions: streaming, constant memory, resumable."""
