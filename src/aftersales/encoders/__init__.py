@@ -1,0 +1,1 @@
+"""Text encoders: one function loads the embedded one, a local folder or a hub name; and how ours is made."""
