@@ -1,0 +1,270 @@
+"""Who did what with which item, and when: the schema, the container, and the leave-one-out split by time."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, Self, cast, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from aftersales.core.errors import DataError, nearest
+
+EventKind = Literal["view", "cart", "buy", "review", "complain", "return", "service"]
+ItemKind = Literal["product", "service"]
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
+ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
+
+# Two targets and one event to learn from.
+MIN_TARGETS = 3
+
+
+class Item(NamedTuple):
+    """One thing that can be recommended; after-sales services are items too.
+
+    Attributes:
+        item_id: unique name.
+        title: as shown in the shop, Chinese.
+        category: one of the shop's categories.
+        price: CNY.
+        kind: ``product`` or ``service``.
+        product_type: the finer class within the category, such as 手机壳.
+        brand: maker.
+        group: the same for all variants (size, colour) of one product.
+    """
+
+    item_id: str
+    title: str = ""
+    category: str = ""
+    price: float = 0.0
+    kind: ItemKind = "product"
+    product_type: str = ""
+    brand: str = ""
+    group: str = ""
+
+
+class Event(NamedTuple):
+    """One thing a user did with one item.
+
+    Attributes:
+        user_id: who.
+        item_id: with what; for ``service`` the service.
+        kind: one of ``EVENT_KINDS``.
+        timestamp: seconds since 1970-01-01 UTC.
+        detail: the sentiment of a review, the cause of a complaint or return, the product a service was for.
+    """
+
+    user_id: str
+    item_id: str
+    kind: EventKind
+    timestamp: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Item sequences of some users, oldest first, as one flat array.
+
+    Attributes:
+        users: user ids, length n.
+        items: item indices 1..n_items of all users one after the other, int64 of shape (events,).
+        offsets: user u's items are ``items[offsets[u]:offsets[u + 1]]``, int64 of shape (n + 1,).
+    """
+
+    users: Sequence[str]
+    items: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], users: Sequence[str] | None = None) -> Self:
+        """Build from one list of item indices a user."""
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        flat = np.fromiter((item for row in rows for item in row), dtype=np.int64, count=int(offsets[-1]))
+        return cls(users if users is not None else [str(row) for row in range(len(rows))], flat, offsets)
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of items of each user, shape (n,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The user's row number beside each entry of ``items``, shape (events,)."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def select(self, start: int, stop: int) -> "Histories":
+        """Return the histories of the users at ``start`` to ``stop`` (exclusive)."""
+        offsets = self.offsets[start : stop + 1]
+        return Histories(self.users[start:stop], self.items[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+    def padded(self, length: int | None = None) -> NDArray[np.int64]:
+        """Return the last ``length`` items of each user, right-aligned, 0 before them: shape (n, length).
+
+        Without ``length`` the longest history decides, and one column is the least.
+        """
+        width = length if length is not None else max(1, int(self.lengths.max(initial=0)))
+        rows = self.rows
+        columns = width - (self.offsets[rows + 1] - np.arange(len(self.items)))
+        table = np.zeros((len(self), width), dtype=np.int64)
+        recent = columns >= 0
+        table[rows[recent], columns[recent]] = self.items[recent]
+        return table
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """What is to be predicted: for each user the history before the target, and the target's item index.
+
+    Attributes:
+        histories: n users.
+        targets: item indices 1..n_items, int64 of shape (n,).
+    """
+
+    histories: Histories
+    targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """A catalogue and the events on it.
+
+    Attributes:
+        items: one row an item with the columns of ``Item``; row r has item index r + 1 in every model.
+        events: one row an event with the columns of ``Event``, sorted by user and time; events of equal time
+            keep the order in which they were given.
+    """
+
+    items: pd.DataFrame
+    events: pd.DataFrame
+
+    @classmethod
+    def of(cls, items: Iterable[Item], events: Iterable[Event]) -> Self:
+        """Build from records.
+
+        Raises:
+            DataError: no item, a duplicate item id, an unknown kind, an empty user, or an item that is not in
+                the catalogue.
+        """
+        item_table = pd.DataFrame(list(items), columns=list(Item._fields))
+        event_table = pd.DataFrame(list(events), columns=list(Event._fields))
+        _check(item_table, event_table)
+        ordered = event_table.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
+        return cls(item_table, ordered.astype({"timestamp": np.int64}))
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the catalogue."""
+        return len(self.items)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users with at least one event."""
+        return int(self.events["user_id"].nunique())
+
+    @cached_property
+    def item_index(self) -> NDArray[np.int64]:
+        """Item index 1..n_items of every event, shape (events,)."""
+        return cast("NDArray[np.int64]", pd.Index(self.items["item_id"]).get_indexer(self.events["item_id"]) + 1)
+
+    @cached_property
+    def is_product(self) -> NDArray[np.bool_]:
+        """Which items are products and not services, shape (n_items,)."""
+        return (self.items["kind"] == "product").to_numpy(dtype=bool)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every item and event."""
+        digest = hashlib.sha256()
+        for table in (self.items, self.events):
+            for column in table.columns:
+                digest.update("\x1f".join([str(column), *map(str, table[column].tolist()), "\x1e"]).encode())
+        return digest.hexdigest()
+
+    def only(self, kinds: Sequence[EventKind]) -> "Interactions":
+        """Return the same catalogue with the events of ``kinds`` alone."""
+        return self.where(self.events["kind"].isin(list(kinds)).to_numpy(dtype=bool))
+
+    def where(self, mask: NDArray[np.bool_]) -> "Interactions":
+        """Return the same catalogue with the events at which ``mask``, shape (events,), is true."""
+        return Interactions(self.items, self.events[mask].reset_index(drop=True))
+
+    def histories(self) -> Histories:
+        """Return the sequence of all events of every user."""
+        rows, users = pd.factorize(self.events["user_id"])
+        lengths = np.bincount(rows, minlength=len(users))
+        return Histories(users.tolist(), self.item_index, np.append(0, np.cumsum(lengths)).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Leave-one-out by time.
+
+    Attributes:
+        train: what came before the validation target; everything of users with too few events.
+        validation: the last target but one.
+        test: the last target; its histories include the validation target.
+    """
+
+    train: Interactions
+    validation: Holdout
+    test: Holdout
+
+
+def leave_one_out(interactions: Interactions, target: EventKind = "buy") -> Split:
+    """Hold out the last two ``target`` events of every user who has at least ``MIN_TARGETS`` of them.
+
+    Nothing of a user at or after the validation target is trained on. Histories hold every event kind that
+    ``interactions`` holds: choose with ``Interactions.only`` first.
+
+    Raises:
+        DataError: no user has enough events.
+    """
+    events = interactions.events
+    user, names = pd.factorize(events["user_id"])  # numbered by first appearance, hence in order
+    positions = np.flatnonzero(events["kind"].to_numpy() == target)
+    counts = np.bincount(user[positions], minlength=len(names))
+    ends = np.cumsum(counts)
+    chosen = np.flatnonzero(counts >= MIN_TARGETS)
+    if not len(chosen):
+        raise DataError(
+            f"no user has {MIN_TARGETS} {target!r} events, which leave-one-out needs; give longer histories"
+        )
+    validation, test = positions[ends[chosen] - 2], positions[ends[chosen] - 1]
+    cut = np.full(len(counts), len(events))
+    cut[chosen] = validation
+    starts = np.searchsorted(user, chosen)
+    return Split(
+        train=interactions.where(np.arange(len(events)) < cut[user]),
+        validation=_holdout(interactions, starts, validation),
+        test=_holdout(interactions, starts, test),
+    )
+
+
+def _holdout(interactions: Interactions, starts: NDArray[np.int64], targets: NDArray[np.int64]) -> Holdout:
+    index = interactions.item_index
+    rows = [index[start:target] for start, target in zip(starts, targets, strict=True)]
+    users = interactions.events["user_id"].iloc[targets].tolist()
+    offsets = np.append(0, np.cumsum(targets - starts)).astype(np.int64)
+    return Holdout(Histories(users, np.concatenate(rows), offsets), index[targets])
+
+
+def _check(items: pd.DataFrame, events: pd.DataFrame) -> None:
+    if items.empty:
+        raise DataError("the catalogue has no items")
+    if (twice := items["item_id"].duplicated()).any():
+        raise DataError(f"item {items['item_id'][twice].iloc[0]!r} is listed twice; item ids must be unique")
+    for table, kinds in ((items, ITEM_KINDS), (events, EVENT_KINDS)):
+        if (wrong := ~table["kind"].isin(list(kinds))).any():
+            kind = str(table["kind"][wrong].iloc[0])
+            raise DataError(f"unknown kind {kind!r}{nearest(kind, kinds)}")
+    if (events["user_id"].astype(str).str.strip() == "").any():
+        raise DataError("an event has an empty user; remove it")
+    if (unknown := ~events["item_id"].isin(items["item_id"])).any():
+        item = str(events["item_id"][unknown].iloc[0])
+        raise DataError(f"item {item!r} has events but is not in the catalogue; add it there")

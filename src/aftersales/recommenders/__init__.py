@@ -1,0 +1,32 @@
+"""Recommenders behind one interface. A new one is a file with a subclass of ``Recommender`` and a line here."""
+
+from typing import Any
+
+from aftersales.core.errors import ConfigError, nearest
+from aftersales.recommenders.base import Recommender
+from aftersales.recommenders.ease import Ease
+from aftersales.recommenders.popularity import Popularity
+from aftersales.recommenders.sequential import Sequential
+
+RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
+    recommender.name: recommender
+    for recommender in (
+        Popularity,
+        Ease,
+        Sequential,
+    )
+}
+
+
+def create(name: str, options: dict[str, Any] | None = None) -> Recommender[Any]:
+    """Return the unfitted recommender ``name`` with ``options`` of its configuration.
+
+    Raises:
+        ConfigError: an unknown name or option (the nearest valid one is named), or a wrong value.
+    """
+    if name not in RECOMMENDERS:
+        raise ConfigError(f"unknown recommender {name!r}{nearest(name, RECOMMENDERS)}")
+    return RECOMMENDERS[name].from_options(options or {}, f"options of {name}")
+
+
+__all__ = ["RECOMMENDERS", "Recommender", "create"]

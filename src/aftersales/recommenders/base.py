@@ -1,0 +1,147 @@
+"""What every recommender is: a configuration, a fit that yields one graph, and that graph's scores.
+
+The graph is the whole contract. It maps ``history``, int64 of shape (batch, length) with item indices 1..n
+right-aligned after zeros, to ``scores``, float32 of shape (batch, n), column i for item index i + 1. ``score``
+runs it and ``export`` writes it, so what is evaluated is what is served. Whether items that the user has
+already bought are shown is a matter of ranking and not of the model.
+"""
+
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aftersales.core.config import Config, build
+from aftersales.core.errors import DataError, ModelError
+from aftersales.core.files import write_json
+from aftersales.corpora.interactions import Histories, Interactions
+
+C = TypeVar("C", bound=Config)
+OPSET = 17
+# Longer histories are cut to their last items, as they are when the model is served.
+MAX_HISTORY = 1000
+
+
+class Recommender(ABC, Generic[C]):
+    """Template of a recommender; a subclass gives ``name``, ``config_type`` and ``_fit``.
+
+    Attributes:
+        name: under which configurations and the registry know it.
+        config_type: the class of its configuration.
+    """
+
+    name: ClassVar[str]
+    config_type: ClassVar[type[Config]]
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+        self._fitted: tuple[_Contract, Interactions] | None = None
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any], origin: str = "model.options") -> Self:
+        """Build from plain values.
+
+        Raises:
+            ConfigError: an unknown option (the nearest valid one is named) or a wrong value.
+        """
+        return cls(build(cls.config_type, options, origin))  # type: ignore[arg-type]  # config_type is C's class
+
+    def fit(self, train: Interactions) -> Self:
+        """Learn from all events of ``train``; a second call forgets the first.
+
+        Raises:
+            DataError: there is no event.
+        """
+        if train.events.empty:
+            raise DataError("there are no events to learn from; give interactions with purchases")
+        popularity = torch.from_numpy(np.bincount(train.item_index, minlength=train.n_items + 1)[1:]).float()
+        self._fitted = _Contract(self._fit(train), popularity).eval(), train
+        return self
+
+    @abstractmethod
+    def _fit(self, train: Interactions) -> nn.Module:
+        """Return a module from histories (batch, length) to scores (batch, n_items); see the module's head.
+
+        It must not depend on the number of zeros before a history and need not answer an empty one.
+        """
+
+    def score(self, histories: Histories, batch_size: int = 512) -> NDArray[np.float32]:
+        """Return how much each user wants each item, shape (users, n_items); only the order within a row counts.
+
+        An empty history is answered with the popularity of the items.
+
+        Raises:
+            ModelError: the model is not fitted.
+            DataError: an item index is not in 1..n_items.
+        """
+        graph, train = self._require_fit()
+        if histories.items.size and not 1 <= histories.items.min() <= histories.items.max() <= train.n_items:
+            raise DataError(f"histories hold item indices outside 1..{train.n_items}; the catalogue is another one")
+        scores = np.empty((len(histories), train.n_items), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(histories), batch_size):
+                batch = histories.select(start, start + batch_size).padded()[:, -MAX_HISTORY:]
+                scores[start : start + batch_size] = graph(torch.from_numpy(batch)).numpy()
+        return scores
+
+    def export(self, folder: Path) -> None:
+        """Write ``model.onnx``, ``items.json`` (in the order of the columns) and ``recommender.json``.
+
+        Raises:
+            ModelError: the model is not fitted.
+        """
+        graph, train = self._require_fit()
+        folder.mkdir(parents=True, exist_ok=True)
+        _export_graph(graph, folder / "model.onnx")
+        shown = train.items[["item_id", "title", "category", "kind"]]
+        write_json(folder / "items.json", shown.to_dict(orient="records"))
+        described = {
+            "model": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "max_history": MAX_HISTORY,
+            "data_fingerprint": train.fingerprint,
+        }
+        write_json(folder / "recommender.json", described)
+
+    def _require_fit(self) -> "tuple[_Contract, Interactions]":
+        if self._fitted is None:
+            raise ModelError(f"the recommender {self.name!r} is not fitted; call fit(train) first")
+        return self._fitted
+
+
+class _Contract(nn.Module):
+    """The graph of the contract: the model's scores, and popularity where the history is empty."""
+
+    popularity: Tensor
+
+    def __init__(self, model: nn.Module, popularity: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("popularity", popularity)
+
+    def forward(self, history: Tensor) -> Tensor:
+        known = (history > 0).any(dim=1, keepdim=True)
+        return torch.where(known, self.model(history), self.popularity).float()
+
+
+def _export_graph(graph: nn.Module, path: Path) -> None:
+    """Write the graph by the TorchScript-based exporter: the newer one was measured to drift."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecation of this exporter, and sizes that are constant by design
+        torch.onnx.export(
+            graph,
+            (torch.tensor([[0, 0, 1], [0, 1, 1]]),),
+            str(path),
+            input_names=["history"],
+            output_names=["scores"],
+            dynamic_axes={"history": {0: "batch", 1: "length"}, "scores": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )

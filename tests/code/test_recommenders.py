@@ -1,0 +1,201 @@
+"""The contract of every registered recommender, what is particular to each, and the exported folder."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aftersales.core.config import Config, load
+from aftersales.core.errors import ConfigError, DataError, ModelError
+from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
+from aftersales.corpora.synthetic_interactions import generate
+from aftersales.recommenders import RECOMMENDERS, Recommender, create
+from aftersales.recommenders.ease import item_weights
+from aftersales.runtime.manifest import seal
+from aftersales.runtime.recommender import Recommender as Served
+
+ROOT = Path(__file__).parents[2]
+SMALL: dict[str, dict[str, Any]] = {"sequential": {"epochs": 2, "dimensions": 16, "blocks": 1, "max_length": 8}}
+T = 1_735_689_600
+
+
+@pytest.fixture(scope="module")
+def interactions() -> Interactions:
+    return generate(seed=3, users=60).only(["buy", "service"])
+
+
+@pytest.fixture(scope="module", params=sorted(RECOMMENDERS))
+def model(request: pytest.FixtureRequest, interactions: Interactions) -> Recommender[Any]:
+    return new(request.param).fit(interactions)
+
+
+@pytest.fixture(scope="module")
+def served(model: Recommender[Any], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return Served.load(exported(model, tmp_path_factory.mktemp(model.name)))
+
+
+def new(name: str) -> Recommender[Any]:
+    return create(name, SMALL.get(name))
+
+
+def exported(model: Recommender[Any], folder: Path) -> Path:
+    model.export(folder)
+    seal(folder, "recommender", "recommendation")
+    return folder
+
+
+def sample(interactions: Interactions) -> Histories:
+    return Histories.of([[5], [1, 2, 3], [], [7] * 3 + list(range(1, 40)), [interactions.n_items]])
+
+
+def test_scores_have_the_shape_of_the_contract(model: Recommender[Any], interactions: Interactions) -> None:
+    scores = model.score(sample(interactions))
+    assert scores.shape == (5, interactions.n_items) and scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+
+
+def test_users_and_padding_do_not_change_each_other(model: Recommender[Any], interactions: Interactions) -> None:
+    together = model.score(sample(interactions))
+    alone = model.score(sample(interactions), batch_size=1)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_an_empty_history_is_answered_with_popularity(model: Recommender[Any], interactions: Interactions) -> None:
+    counts = np.bincount(interactions.item_index, minlength=interactions.n_items + 1)[1:]
+    assert model.score(Histories.of([[]]))[0].tolist() == counts.tolist()
+
+
+def test_the_same_seed_gives_the_same_scores_whatever_ran_before(
+    model: Recommender[Any], interactions: Interactions
+) -> None:
+    torch.rand(3)
+    again = new(model.name).fit(interactions)
+    np.testing.assert_array_equal(model.score(sample(interactions)), again.score(sample(interactions)))
+
+
+def test_a_second_fit_forgets_the_first(model: Recommender[Any], interactions: Interactions) -> None:
+    other = interactions.where(interactions.events["user_id"].to_numpy() < "U00031")
+    twice = new(model.name).fit(other).fit(interactions)
+    np.testing.assert_array_equal(model.score(sample(interactions)), twice.score(sample(interactions)))
+    assert not np.array_equal(twice.fit(other).score(sample(interactions)), model.score(sample(interactions)))
+
+
+def test_the_exported_graph_gives_the_same_scores(
+    model: Recommender[Any], served: Served, interactions: Interactions
+) -> None:
+    histories = sample(interactions)
+    for padded in (histories.padded(), histories.padded(60), histories.select(0, 1).padded()):
+        expected = model.score(histories)[: len(padded)]
+        assert np.abs(served.scores(padded) - expected).max() <= 1e-4
+
+
+def test_an_unfitted_model_says_so(model: Recommender[Any], tmp_path: Path) -> None:
+    for use in (lambda: new(model.name).score(Histories.of([[1]])), lambda: new(model.name).export(tmp_path)):
+        with pytest.raises(ModelError, match="not fitted"):
+            use()
+
+
+def test_strange_input_is_refused(model: Recommender[Any], interactions: Interactions) -> None:
+    for index in (0, interactions.n_items + 1):
+        with pytest.raises(DataError, match="outside 1"):
+            model.score(Histories.of([[index]]))
+    with pytest.raises(DataError, match="no events"):
+        new(model.name).fit(interactions.only(["view"]))
+
+
+def test_unknown_names_and_options_are_named() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'popularity'"):
+        create("popularty")
+    for name, recommender in RECOMMENDERS.items():
+        with pytest.raises(ConfigError, match=f"options of {name}: unknown key 'nonsense'"):
+            create(name, {"nonsense": 1})
+        assert create(name).config == recommender.config_type()
+    with pytest.raises(ConfigError, match="must divide"):
+        create("sequential", {"heads": 3}).fit(generate(users=5))
+
+
+def test_the_answer_to_a_known_history(served: Served) -> None:
+    answer = served.recommend(["P00003", "P99999", "P00007"], k=20, kind="product")
+    assert answer.reason == "history" and answer.unknown == ["P99999"] and answer.model_version == served.version
+    assert len(answer.items) == 20 and {item.kind for item in answer.items} == {"product"}
+    assert not {"P00003", "P00007"} & {item.item_id for item in answer.items}
+    assert [item.score for item in answer.items] == sorted((item.score for item in answer.items), reverse=True)
+    assert all(item.title and item.category for item in answer.items)
+
+
+def test_unknown_and_empty_histories_fall_back_to_popularity(served: Served, interactions: Interactions) -> None:
+    most = interactions.events["item_id"].value_counts()
+    for history in ([], ["P99999"]):
+        answer = served.recommend(history, k=1)
+        assert answer.reason == "popularity" and most[answer.items[0].item_id] == most.max()
+
+
+def test_the_limits_of_k_and_kind(served: Served) -> None:
+    assert len(served.recommend(["P00001"], k=10**6).items) == len(served.items) - 1
+    assert len(served.recommend(["P00001"], k=10**6, exclude_seen=False).items) == len(served.items)
+    assert {item.kind for item in served.recommend(["P00001"], k=10**6, kind="service").items} == {"service"}
+    with pytest.raises(ConfigError, match="at least 1"):
+        served.recommend([], k=0)
+    with pytest.raises(ConfigError, match="did you mean 'product'"):
+        served.recommend([], kind="produkt")
+
+
+def test_altered_folders_are_refused(interactions: Interactions, tmp_path: Path) -> None:
+    folder = exported(new("popularity").fit(interactions), tmp_path / "model")
+    items = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+    (folder / "items.json").write_text(json.dumps(items[1:]), encoding="utf-8")
+    with pytest.raises(ModelError, match="corrupt or was altered"):
+        Served.load(folder)
+    seal(folder, "recommender", "recommendation")
+    with pytest.raises(ModelError, match="graph scores"):
+        Served.load(folder)
+    seal(folder, "classifier", "intent")
+    with pytest.raises(ModelError, match="not a recommender"):
+        Served.load(folder)
+
+
+def test_ease_is_the_closed_form() -> None:
+    seen = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 1, 0]], dtype=float)
+    histories = Histories.of([[1, 2, 2], [1, 3], [3, 2, 1], [2]])
+    weights = item_weights(histories, 3, l2=0.5).numpy()
+    assert np.diag(weights).tolist() == [0, 0, 0]
+    for column in range(3):  # ridge regression of each item on the two others
+        others = [item for item in range(3) if item != column]
+        x, y = seen[:, others], seen[:, column]
+        np.testing.assert_allclose(weights[others, column], np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ y))
+
+
+def test_recent_popularity_counts_recent_events() -> None:
+    items = [Item("old"), Item("new")]
+    events = [Event("u", "old", "buy", T), Event("v", "old", "buy", T), Event("u", "new", "buy", T + 40 * 86_400)]
+    data = Interactions.of(items, events)
+    assert create("popularity").fit(data).score(Histories.of([[1]])).argmax() == 0
+    assert create("popularity", {"recent_days": 30}).fit(data).score(Histories.of([[1]])).argmax() == 1
+
+
+def test_sequential_learns_order_where_popularity_and_ease_cannot() -> None:
+    cycle = ["abcdef"[(start + step) % 6] for start in range(6) for step in range(12)]
+    events = [Event(f"u{n // 12}", name, "buy", T + n) for n, name in enumerate(cycle)]
+    split = leave_one_out(Interactions.of([Item(name) for name in "abcdef"], events))
+    model = create("sequential", {"epochs": 60, "dimensions": 16, "blocks": 1, "dropout": 0.0}).fit(split.train)
+    assert (model.score(split.test.histories).argmax(axis=1) + 1 == split.test.targets).all()
+
+
+@pytest.mark.parametrize("config", ["recommend", "recommend_ease"])
+def test_the_recipe_writes_a_folder_that_serves(config: str, tmp_path: Path) -> None:
+    recipe = runpy.run_path(str(ROOT / "training" / "recommend.py"))
+    overrides = ["data.users=40", f"out={tmp_path / 'model'}"]
+    if config == "recommend":
+        overrides += [f"model.options.{key}={value}" for key, value in SMALL["sequential"].items()]
+    shipped: Config = load(recipe["RecommendConfig"], ROOT / "configs" / f"{config}.yaml", overrides)
+    result = recipe["main"](shipped)
+    assert result.folder == tmp_path / "model" and len(result.ranks) == len(result.floor_ranks) == len(result.users)
+    assert result.figures["hr@10"] == pytest.approx((result.ranks <= 10).mean())
+    assert result.gain[0] <= result.figures["hr@10"] - result.floor["hr@10"] <= result.gain[1]
+    assert Served.load(result.folder).version == result.version
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert f"| hr@10 | {result.figures['hr@10']:.4f} |" in card and "synthetic" in card
