@@ -1,0 +1,94 @@
+"""Temperature and thresholds, all chosen on validation data."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from aftersales.runtime.classifier import calibrated
+from aftersales.runtime.decision import label_confidence
+
+THRESHOLDS = np.linspace(0.1, 0.9, 81)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns logits into decisions; the fields are those of ``runtime.settings.InferenceSettings``."""
+
+    temperature: float
+    label_threshold: float
+    answer_threshold: float
+    clarify_threshold: float
+
+
+def calibrate(logits: np.ndarray, gold: np.ndarray, multi_label: bool, precision: float) -> Calibration:
+    """Choose the temperature by likelihood (Guo et al. 2017), then the thresholds.
+
+    Args:
+        logits: validation scores, shape (rows, labels).
+        gold: boolean, shape (rows, labels).
+        multi_label: any number of labels a text instead of one.
+        precision: share of right answers wanted among those with the decision ``answer``; half-way between it and
+            zero is wanted among those with the decision ``clarify``.
+    """
+    fitted = minimize_scalar(
+        lambda log: _negative_log_likelihood(calibrated(logits, float(np.exp(log)), multi_label), gold, multi_label),
+        bounds=(np.log(0.2), np.log(10.0)),
+        method="bounded",
+    )
+    temperature = float(np.exp(fitted.x))
+    probabilities = calibrated(logits, temperature, multi_label)
+    label_threshold = best_label_threshold(probabilities, gold) if multi_label else 0.5
+    confidence, right = judged(probabilities, gold, multi_label, label_threshold)
+    return Calibration(
+        temperature=temperature,
+        label_threshold=label_threshold,
+        answer_threshold=lowest_confidence(confidence, right, precision),
+        clarify_threshold=lowest_confidence(confidence, right, precision / 2),
+    )
+
+
+def best_label_threshold(probabilities: np.ndarray, gold: np.ndarray) -> float:
+    """Return the threshold with the best micro-F1 on the given rows."""
+
+    def f1(threshold: float) -> float:
+        given = probabilities >= threshold
+        return float(2 * (given & gold).sum() / max(1, given.sum() + gold.sum()))
+
+    return float(max(THRESHOLDS, key=f1))
+
+
+def judged(
+    probabilities: np.ndarray, gold: np.ndarray, multi_label: bool, label_threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the confidence of each row's answer and whether it is right, both of shape (rows,)."""
+    given = predictions(probabilities, multi_label, label_threshold)
+    confidence = label_confidence(probabilities, label_threshold) if multi_label else probabilities.max(axis=1)
+    return confidence, (given == gold).all(axis=1)
+
+
+def predictions(probabilities: np.ndarray, multi_label: bool, label_threshold: float) -> np.ndarray:
+    """Return the labels given, boolean of the shape of ``probabilities``."""
+    if multi_label:
+        return probabilities >= label_threshold
+    given = np.zeros(probabilities.shape, dtype=bool)
+    given[np.arange(len(given)), probabilities.argmax(axis=1)] = True
+    return given
+
+
+def lowest_confidence(confidence: np.ndarray, right: np.ndarray, precision: float) -> float:
+    """Return the lowest confidence above which the share of right answers is at least ``precision``.
+
+    It is 1.0 (answer nothing) when no confidence is enough.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(share >= precision)
+    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
+
+
+def _negative_log_likelihood(probabilities: np.ndarray, gold: np.ndarray, multi_label: bool) -> float:
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
+    if multi_label:
+        return float(-np.where(gold, np.log(clipped), np.log(1 - clipped)).mean())
+    return float(-np.log(clipped[gold]).mean())

@@ -1,0 +1,188 @@
+"""Fine-tune an encoder with a classification head (Devlin et al. 2019, section 4), best validation epoch kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from pydantic import Field
+from tqdm import tqdm
+from transformers import (
+    DataCollatorWithPadding,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from aftersales.core.config import Config
+from aftersales.encoders.load import EMBEDDED, load_for_classification, load_tokenizer
+from aftersales.text.normalise import normalise
+
+
+class FitConfig(Config):
+    """How to fine-tune. Small encoders want a higher learning rate and more epochs than BERT-base."""
+
+    encoder: str = EMBEDDED
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    weight_decay: float = 0.01
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    max_tokens: int = Field(default=128, ge=8)
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fine-tuned model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    max_tokens: int
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores of ``texts``, float32 of shape (texts, labels), computed in 32-bit floats."""
+        self.model.eval()
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 64):
+                batch = self.tokenizer(
+                    [normalise(text) for text in texts[start : start + 64]],
+                    truncation=True,
+                    max_length=self.max_tokens,
+                    padding=True,
+                    return_token_type_ids=False,
+                    return_tensors="pt",
+                )
+                rows.append(self.model(**batch.to(self.model.device)).logits.float().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def fit(
+    config: FitConfig,
+    train: tuple[Sequence[str], np.ndarray],
+    validation: tuple[Sequence[str], np.ndarray],
+    labels: list[str],
+    multi_label: bool,
+    work: Path,
+) -> Fitted:
+    """Fine-tune and return the model of the epoch with the best validation score.
+
+    A checkpoint is kept after every epoch; called again with the same ``work`` folder, training goes on from it.
+
+    Args:
+        config: the recipe.
+        train: texts and labels, boolean of shape (rows, labels).
+        validation: likewise; the only data the choice of the epoch sees.
+        labels: names in the order of the columns.
+        multi_label: any number of labels a text instead of one.
+        work: folder for checkpoints.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(config.encoder)
+    model = load_for_classification(config.encoder, labels, multi_label, config.dropout)
+    max_tokens = min(config.max_tokens, model.config.max_position_embeddings)
+    datasets = [_dataset(tokenizer, *part, multi_label, max_tokens) for part in (train, validation)]
+    trainer = Trainer(
+        model=model,
+        args=_arguments(config, work),
+        train_dataset=datasets[0],
+        eval_dataset=datasets[1],
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=lambda prediction: _score(prediction, multi_label),
+        callbacks=[_Progress()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    # Without its wrapper: that one casts to 16 bits in every forward pass, and would end up in the exported graph.
+    plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    return Fitted(plain.cpu().eval(), tokenizer, max_tokens)
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]
+    """One bar for the whole training, with the last loss and the last validation score."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, unit="step", desc="fine-tuning")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        shown: dict[str, object] = {n: f"{float(logs[n]):.3f}" for n in ("loss", "eval_f1") if n in logs}
+        if shown:
+            self.bar.set_postfix(shown)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+        self.bar.close()
+
+
+def _arguments(config: FitConfig, work: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=128,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup,
+        label_smoothing_factor=config.label_smoothing,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
+        bf16=has_fast_bf16(),
+        use_cpu=not torch.cuda.is_available(),
+        optim="adamw_torch_fused",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="f1",
+        logging_strategy="epoch",
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+        dataloader_pin_memory=False,
+    )
+
+
+def has_fast_bf16() -> bool:
+    """Whether 16-bit brain floats are faster than 32-bit ones here: a GPU that has them, or a CPU with AMX."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported())
+
+
+def _dataset(
+    tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], target: np.ndarray, multi_label: bool, max_tokens: int
+) -> Dataset:
+    encoded = tokenizer(
+        [normalise(text) for text in texts], truncation=True, max_length=max_tokens, return_token_type_ids=False
+    )
+    labels = target.astype(np.float32).tolist() if multi_label else target.argmax(1).tolist()
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    return Dataset.from_dict({**encoded, "labels": labels, "length": lengths})
+
+
+def _score(prediction: EvalPrediction, multi_label: bool) -> dict[str, float]:
+    """Micro-F1 (accuracy for single-label tasks): steadier on a small validation split than macro-F1."""
+    logits: Any = prediction.predictions
+    if not multi_label:
+        return {"f1": float((logits.argmax(1) == prediction.label_ids).mean())}
+    gold = np.asarray(prediction.label_ids) > 0.5
+    given = logits > -1.0  # below one half: early epochs are timid, and the threshold is tuned afterwards
+    return {"f1": float(2 * (gold & given).sum() / max(1, gold.sum() + given.sum()))}

@@ -1,0 +1,63 @@
+"""The model card: README.md of a model folder, with Hugging Face metadata (Mitchell et al. 2019)."""
+
+from aftersales.corpora.labelled import LabelledData
+from aftersales.evaluation.evidence import Evaluation
+
+
+def classifier_card(data: LabelledData, evaluation: Evaluation, encoder: str, seconds: float) -> str:
+    """Return the card of a classifier as Markdown."""
+    task = data.task
+    headline = evaluation.headline
+    rows = {name: len(examples) for name, examples in data.splits.items()}
+    names = ", ".join(f"{label.zh} ({label.name})" if label.zh else label.name for label in task.labels)
+    worst = "\n".join(
+        f"| {name} | {values[evaluation.metric]:.3f} | {values['rows']} |"
+        for name, values in list(evaluation.slices.items())[:8]
+    )
+    metrics = "\n".join(
+        f"| {name} | {figure} | {evaluation.floor[name]} |" for name, figure in evaluation.figures.items()
+    )
+    return f"""---
+language: zh
+library_name: transformers
+pipeline_tag: text-classification
+tags: [after-sales, {task.name}]
+model-index:
+- name: aftersales-{task.name}
+  results:
+  - task: {{type: text-classification}}
+    dataset: {{name: {task.name}, type: {task.name}, split: test}}
+    metrics:
+    - {{type: {evaluation.metric}, value: {headline.value:.4f}}}
+---
+
+# {task.title.zh} · {task.title.en}
+
+Fine-tuned from the encoder `{encoder}` in {seconds:.0f} seconds. Made for Chinese after-sales messages; not for
+decisions about people, and not for other domains without measuring there.
+
+Labels: {names}
+
+## Figures
+
+Test split, {evaluation.rows} rows, one seed; 95 % bootstrap interval over rows. Floor: character TF-IDF with a linear
+support vector machine on the same rows. Difference to the floor ({evaluation.metric}): {evaluation.over_floor}.
+
+| metric | model | floor |
+|---|---|---|
+{metrics}
+
+Expected calibration error {evaluation.ece:.3f}. The decision is to answer on {evaluation.answered[0]:.0%} of the rows,
+and {evaluation.answered[1]:.1%} of these answers are right.
+
+## Where it is weak
+
+| slice | {evaluation.metric} | rows |
+|---|---|---|
+{worst}
+
+## Data
+
+{rows["train"]} training, {rows["validation"]} validation and {rows["test"]} test rows; fingerprint
+`{data.fingerprint[:16]}`; task version {task.version}.
+"""

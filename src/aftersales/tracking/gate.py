@@ -1,0 +1,133 @@
+"""The gate: a run becomes champion only when it beats its floor and the champion on the same test rows.
+
+First version: two rules on the headline metric, each with its paired interval for people to read. The champion is
+scored again with the runtime, on the candidate's test rows, so that the two figures speak of the same texts.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+
+from aftersales.core.errors import AftersalesError, TrackingError
+from aftersales.evaluation.classification import difference
+from aftersales.evaluation.intervals import bootstrap_interval
+from aftersales.evaluation.ranking import gains, served_ranks
+from aftersales.runtime.classifier import Classifier
+from aftersales.runtime.recommender import Recommender
+from aftersales.tracking.registry import champion, crown, evidence_of, run_of
+
+
+class GateRefused(AftersalesError):
+    """The candidate does not pass; the message holds every line of the report."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One rule of the gate and what it found."""
+
+    passed: bool
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{'pass' if self.passed else 'FAIL'}  {self.rule}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a run: every line, and the new version when all passed."""
+
+    task: str
+    run_name: str
+    lines: list[Line]
+    version: str | None
+
+    def report(self) -> str:
+        """Return the report as text."""
+        end = f"champion of {self.task} is now version {self.version}" if self.version else "the champion stays"
+        return "\n".join([f"gate for {self.task}, run {self.run_name}", *map(str, self.lines), end])
+
+
+def promote(run_id: str) -> Verdict:
+    """Put a run through the gate and make it the champion of its task when it passes.
+
+    Raises:
+        TrackingError: the run does not exist or lacks its evidence.
+        GateRefused: a rule failed; the registry is unchanged.
+    """
+    run = run_of(run_id)
+    task = run.data.tags.get("task")
+    if task is None:
+        raise TrackingError(f"run {run.info.run_name!r} was not logged by `aftersales train` (it has no tag 'task')")
+    lines = judge(run, task)
+    passed = all(line.passed for line in lines)
+    version = crown(run, "\n".join(map(str, lines))) if passed else None
+    verdict = Verdict(task, str(run.info.run_name), lines, version)
+    if not passed:
+        raise GateRefused(verdict.report())
+    return verdict
+
+
+def judge(run: mlflow.entities.Run, task: str) -> list[Line]:
+    """Return the gate's lines for a run, without changing anything."""
+    evidence = evidence_of(run)
+    evaluation = json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (evidence / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    compare = _compare_ranks if evaluation["kind"] == "recommender" else _compare_labels
+    lines = [_line("beats its floor", compare(evaluation, rows, None))]
+    reigning = champion(task)
+    if reigning is None:
+        return [*lines, Line(True, "there is no champion yet")]
+    if reigning.run_id == run.info.run_id:
+        return [*lines, Line(False, f"the run is the champion already (version {reigning.version})")]
+    rule = f"beats the champion (version {reigning.version}) on the same {len(rows)} test rows"
+    return [*lines, _line(rule, compare(evaluation, rows, reigning.folder))]
+
+
+Found = tuple[str, float, float, str]
+Compare = Callable[[dict[str, Any], list[dict[str, Any]], Path | None], Found]
+
+
+def _line(rule: str, found: Found) -> Line:
+    metric, ours, theirs, difference_text = found
+    return Line(ours > theirs, f"{rule}: {metric} {ours:.4f} against {theirs:.4f}, difference {difference_text}")
+
+
+def _compare_labels(evaluation: dict[str, Any], rows: list[dict[str, Any]], folder: Path | None) -> Found:
+    """Compare a classifier's predictions with its floor's, or with those of the champion in ``folder``."""
+    metric, names = evaluation["metric"], list(evaluation["labels"])
+    gold, ours = _matrix(rows, "gold", names), _matrix(rows, "predicted", names)
+    if folder is None:
+        theirs = _matrix(rows, "floor", names)
+    else:
+        classifier = Classifier.load(folder)
+        single = classifier.settings.kind == "single_label"
+        answers = classifier.predict([row["text"] for row in rows], top_k=1 if single else len(names))
+        theirs = _matrix([{"champion": [label.name for label in one.labels]} for one in answers], "champion", names)
+    found = difference(metric, gold, ours, theirs)
+    value = float(evaluation["figures"][metric]["value"])
+    return metric, value, value - found.value, str(found)
+
+
+def _matrix(rows: list[dict[str, Any]], column: str, names: list[str]) -> np.ndarray:
+    return np.array([[name in row[column] for name in names] for row in rows], dtype=bool)
+
+
+def _compare_ranks(evaluation: dict[str, Any], rows: list[dict[str, Any]], folder: Path | None) -> Found:
+    """Compare a recommender's ranks with its floor's, or with those of the champion in ``folder``."""
+    metric = evaluation["metric"]
+    ours = gains(metric, np.array([row["rank"] for row in rows]))
+    if folder is None:
+        ranks = np.array([row["floor_rank"] for row in rows])
+    else:
+        histories, targets = [row["history"] for row in rows], [row["target"] for row in rows]
+        candidates = set(evaluation["candidates"])
+        ranks = served_ranks(Recommender.load(folder), histories, targets, candidates, evaluation["exclude_history"])
+    theirs = gains(metric, ranks)
+    low, high = bootstrap_interval(ours - theirs)
+    shown = f"{float(np.mean(ours - theirs)):+.4f} [{low:+.4f}, {high:+.4f}]"
+    return metric, float(ours.mean()), float(theirs.mean()), shown

@@ -1,0 +1,88 @@
+"""One training run in MLflow: the parameters we choose, the figures on test, the model, and what the gate needs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from aftersales.tracking.provenance import provenance
+from aftersales.tracking.store import connect, experiment_id, reported
+
+EVIDENCE = "evidence"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What a recipe hands over for tracking.
+
+    Attributes:
+        experiment: name of the task or ``recommendation``.
+        name: what tells this run from its neighbours.
+        params: the settings a person would change.
+        metrics: figures on test rows; floors end in ``_floor``, interval ends in ``_low`` and ``_high``.
+        tags: what the run was made from, besides its provenance.
+        dataset: rows of the training split, for the dataset input.
+        dataset_name: name and digest shown for it.
+        dataset_digest: its fingerprint.
+        folder: the model folder.
+        evidence: folder with evaluation.json, predictions and plots.
+        pyfunc: file with the models-from-code script that loads the folder.
+        example: example input of the model.
+        prediction: what the model answers to it.
+        requirements: pip requirements of the model.
+    """
+
+    experiment: str
+    name: str
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    dataset: pd.DataFrame
+    dataset_name: str
+    dataset_digest: str
+    folder: Path
+    evidence: Path
+    pyfunc: Path
+    example: pd.DataFrame
+    prediction: pd.DataFrame
+    requirements: Sequence[str]
+
+
+def log_run(logged: Logged) -> str:
+    """Write a finished training run into the store and return its id.
+
+    Raises:
+        TrackingError: the store cannot be used; the model folder stays on disk.
+    """
+    client = connect()
+    with reported(f"experiment store (the trained model is kept in {logged.folder})"):
+        experiment = experiment_id(client, logged.experiment)
+        tags = {**provenance(), **logged.tags, "task": logged.experiment}
+        with mlflow.start_run(experiment_id=experiment, run_name=logged.name, tags=tags) as run:
+            mlflow.log_params({key: str(value)[:250] for key, value in logged.params.items()})
+            mlflow.log_metrics({key: float(value) for key, value in logged.metrics.items()})
+            dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
+                logged.dataset, name=logged.dataset_name, digest=logged.dataset_digest[:12]
+            )
+            mlflow.log_input(dataset, context="training")
+            mlflow.log_artifacts(str(logged.evidence), EVIDENCE)
+            mlflow.pyfunc.log_model(
+                name=MODEL,
+                python_model=str(logged.pyfunc),
+                artifacts={"folder": str(logged.folder)},
+                signature=mlflow.models.infer_signature(logged.example, logged.prediction),
+                input_example=logged.example,
+                pip_requirements=list(logged.requirements),
+            )
+            return str(run.info.run_id)
+
+
+def run_name(*parts: object) -> str:
+    """Return a run name that says what differs: the chosen settings and the time."""
+    said = "-".join(str(value).rstrip("/").rpartition("/")[2] for value in parts)
+    return f"{said}-{time.strftime('%m%d-%H%M%S')}"

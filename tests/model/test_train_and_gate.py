@@ -1,0 +1,159 @@
+"""The loop on a small scale, with a real MLflow store: train, log, the gate, score, altered files refused."""
+
+import json
+import shutil
+
+import mlflow
+import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from aftersales.classifiers.export import check_parity
+from aftersales.cli.training import run_recipe
+from aftersales.core.errors import ModelError, TrackingError
+from aftersales.runtime.classifier import Classifier
+from aftersales.tracking.gate import GateRefused, promote
+from aftersales.tracking.registry import champion, evidence_of, run_of
+from aftersales.tracking.runs import EVIDENCE
+
+ROWS = 60
+WORDS = {"return": "退货退回去", "invoice": "发票抬头税号", "parcel": "快递物流包裹"}
+
+
+@pytest.fixture
+def task(project):
+    """A task that is learned in seconds, whose floor can be beaten or not."""
+    folder = project / "data/tasks/easy"
+    folder.mkdir()
+    labels = "".join(f"  - {{name: {label}, zh: {word[:2]}}}\n" for label, word in WORDS.items())
+    (folder / "task.yaml").write_text(
+        f"name: easy\ntitle: {{en: Easy, zh: 容易}}\nkind: single_label\nlabels:\n{labels}", encoding="utf-8"
+    )
+    for split, start, count in (("train", 0, ROWS), ("validation", 1000, 12), ("test", 2000, 24)):
+        rows = []
+        for number in range(start, start + count):
+            label = list(WORDS)[number % 3]
+            rows.append({"id": str(number), "text": f"{number}号{WORDS[label]}", "label": label})
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    config = project / "configs" / "easy.yaml"
+    config.write_text("# aftersales train configs/easy.yaml\nrecipe: classify\ndata:\n  task: easy\n")
+    return config
+
+
+def train(task, tiny_encoder, *overrides):
+    return run_recipe(task, (f"fit.encoder={tiny_encoder}", "fit.learning_rate=0.003", "fit.batch_size=8", *overrides))
+
+
+def weaken(run_id, column):
+    """Spoil one column of a run's recorded predictions, so that the run's model wins over it."""
+    path = evidence_of(run_of(run_id)) / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows[:6]:
+        row[column] = ["return" if row["gold"] != ["return"] else "invoice"]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    mlflow.MlflowClient().log_artifact(run_id, str(path), EVIDENCE)
+
+
+def test_from_training_to_the_champion_and_no_further(project, task, tiny_encoder):
+    outcome = train(task, tiny_encoder, "fit.epochs=6")
+
+    run = run_of(outcome.run_id)
+    assert run.data.metrics["parity_agreement"] >= 0.995
+    assert {"encoder", "commit", "data_version", "lock_sha256", "config"} <= run.data.tags.keys()
+    assert len(run.data.params) < 20, "only the settings a person chose"
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_version"]
+
+    with pytest.raises(GateRefused, match=r"FAIL  beats its floor"):
+        promote(outcome.run_id)  # the floor is perfect on this task, and equal is not better
+    assert champion("easy") is None
+
+    weaken(outcome.run_id, "floor")
+    assert "there is no champion yet" in promote(outcome.run_id).report()
+    found = champion("easy")
+    assert found is not None and found.run_id == outcome.run_id
+
+    with pytest.raises(GateRefused, match=r"is the champion already"):
+        promote(outcome.run_id)
+
+    second = train(task, tiny_encoder, "fit.epochs=6", "fit.seed=2")
+    weaken(second.run_id, "floor")
+    with pytest.raises(GateRefused, match=r"FAIL  beats the champion \(version 1\) on the same 24 test rows"):
+        promote(second.run_id)
+    assert champion("easy") == found
+
+    text = "第8号退货退回去"
+    folder = AutoModelForSequenceClassification.from_pretrained(found.folder)
+    assert list(folder.config.id2label.values()) == list(WORDS)
+    classifier = Classifier.load(found.folder)
+    logits = folder(**AutoTokenizer.from_pretrained(found.folder)(text, return_tensors="pt")).logits
+    assert classifier.logits([text])[0] == pytest.approx(logits[0].detach().numpy(), abs=1e-4)
+    logged = mlflow.pyfunc.load_model("models:/aftersales-easy@champion").predict([{"text": text}])
+    assert logged["label"][0] == classifier.predict([text], top_k=1)[0].labels[0].name
+
+    card = (found.folder / "README.md").read_text(encoding="utf-8")
+    assert "floor" in card and "model-index" in card
+    assert not [path for path in found.folder.rglob("*") if path.suffix in {".pt", ".bin", ".pkl"}]
+
+
+def test_an_altered_missing_or_added_file_is_named(project, task, tiny_encoder, tmp_path):
+    folder = train(task, tiny_encoder, "fit.epochs=1").folder
+    for name, spoil, expected in (
+        ("model.onnx", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "corrupt or was altered"),
+        ("tokenizer.json", lambda path: path.unlink(), "is missing"),
+        ("extra.bin", lambda path: path.write_bytes(b"x"), "does not list"),
+        ("manifest.json", lambda path: path.write_text("{"), "cannot be read"),
+    ):
+        copy = tmp_path / name.replace(".", "_")
+        shutil.copytree(folder, copy)
+        spoil(copy / name)
+        with pytest.raises(ModelError, match=expected) as error:
+            Classifier.load(copy)
+        assert name in str(error.value)
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(project, task, tiny_encoder, monkeypatch):
+    from aftersales.classifiers import fit as fitting
+
+    whole = train(task, tiny_encoder, "fit.epochs=4", "fit.seed=5")
+    stop = fitting._Progress.on_step_end
+
+    def kill(self, args, state, control, **rest):
+        stop(self, args, state, control, **rest)
+        if state.global_step == 18:
+            raise KeyboardInterrupt
+
+    # Another learning-rate text, the same number: the run differs only in the name of its work folder.
+    monkeypatch.setattr(fitting._Progress, "on_step_end", kill)
+    with pytest.raises(KeyboardInterrupt):
+        train(task, tiny_encoder, "fit.epochs=4", "fit.seed=5")
+    work = list((project / "outputs/work").iterdir())
+    assert len(work) == 1 and any(work[0].glob("checkpoint-*"))
+    monkeypatch.setattr(fitting._Progress, "on_step_end", stop)
+    resumed = train(task, tiny_encoder, "fit.epochs=4", "fit.seed=5")
+    assert resumed.figure == whole.figure
+    first, second = (
+        json.loads((evidence_of(run_of(o.run_id)) / "evaluation.json").read_text()) for o in (whole, resumed)
+    )
+    assert first["calibration"] == second["calibration"]
+    assert not list((project / "outputs/work").iterdir())
+
+
+def test_a_graph_that_answers_otherwise_is_refused():
+    import numpy as np
+
+    logits = np.random.default_rng(0).normal(size=(100, 3))
+    given = logits == logits.max(axis=1, keepdims=True)
+    other = np.roll(given, 1, axis=1)
+    assert check_parity(logits, logits, (given, given)).agreement == 1
+    with pytest.raises(ModelError, match=r"gives other labels than the trained model on 100.0% of 100 rows"):
+        check_parity(logits, logits, (given, other))
+
+
+def test_a_run_of_somebody_else_is_refused(project):
+    from aftersales.tracking.store import connect
+
+    connect()
+    with mlflow.start_run(run_name="foreign") as run:
+        pass
+    with pytest.raises(TrackingError, match=r"was not logged by `aftersales train`"):
+        promote(run.info.run_id)

@@ -1,0 +1,198 @@
+"""Fine-tune a classifier, measure it beside its floor, export it, log it. See configs/*.yaml for the launch lines."""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from aftersales.classifiers.calibrate import Calibration, calibrate, judged, predictions
+from aftersales.classifiers.export import Parity, check_parity, write_graph
+from aftersales.classifiers.fit import FitConfig, Fitted, fit
+from aftersales.classifiers.floor import floor_predictions
+from aftersales.core.config import Config, load
+from aftersales.core.files import atomic_folder, write_text
+from aftersales.core.paths import outputs
+from aftersales.corpora.labelled import Example, LabelledData, fingerprint
+from aftersales.corpora.load import DataConfig, load_data
+from aftersales.evaluation.card import classifier_card
+from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
+from aftersales.runtime.classifier import Classifier, calibrated
+from aftersales.runtime.manifest import seal
+from aftersales.runtime.settings import InferenceSettings, LabelInfo
+from aftersales.tasks import Task
+from aftersales.tracking.outcome import Outcome
+from aftersales.tracking.runs import Logged, log_run, run_name
+
+PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_classifier.py")
+REQUIREMENTS = ["aftersales", "onnxruntime", "tokenizers", "numpy", "pandas"]
+
+
+class ClassifyConfig(Config):
+    """Everything a classification run depends on."""
+
+    recipe: str
+    data: DataConfig
+    fit: FitConfig = FitConfig()
+    answer_precision: float = Field(default=0.9, gt=0, le=1)
+
+
+def main(config: ClassifyConfig) -> Outcome:
+    """Run the recipe from data to a logged, exported model."""
+    started = time.monotonic()
+    data = load_data(config.data)
+    for note in data.notes:
+        print(f"note: {note}")
+    labels, multi_label = data.task.label_names, data.task.multi_label
+    train, validation = (
+        ([example.text for example in part], indicator(part, labels)) for part in (data.train, data.validation)
+    )
+    test_texts = [example.text for example in data.test]
+    print(f"{data.task.name}: {', '.join(f'{len(part)} {name}' for name, part in data.splits.items())} rows")
+    floor = floor_predictions(train, validation, test_texts, multi_label)
+
+    work = outputs() / "work" / hashlib.sha256(f"{config}{data.fingerprint}".encode()).hexdigest()[:16]
+    fitted = fit(config.fit, train, validation, labels, multi_label, work)
+    calibration = calibrate(fitted.logits(validation[0]), validation[1], multi_label, config.answer_precision)
+
+    trained = fitted.logits(test_texts)
+    predicted, confidence = _answers(trained, calibration, multi_label)
+    evaluation = evaluate(data, predicted, floor, confidence, calibration.answer_threshold)
+    seconds = time.monotonic() - started
+
+    folder = outputs() / "models" / data.task.name
+    with atomic_folder(folder) as aside:
+        write_graph(fitted, aside)
+        settings(data, fitted, calibration).write(aside)
+        write_text(aside / "README.md", classifier_card(data, evaluation, config.fit.encoder, seconds))
+        seal(aside, "classifier", data.task.name)
+        parity = exported_parity(aside, test_texts, trained, predicted, calibration, multi_label)
+    with tempfile.TemporaryDirectory() as scratch:
+        more = {
+            "test_fingerprint": fingerprint(data.test),
+            "parity": vars(parity),
+            "calibration": vars(calibration),
+            "seconds": seconds,
+        }
+        write_evidence(Path(scratch), data, evaluation, predicted, floor, confidence, more)
+        run_id = log_run(describe(config, data, evaluation, parity, folder, Path(scratch), seconds))
+    shutil.rmtree(work, ignore_errors=True)
+    outcome = Outcome(
+        task=data.task.name,
+        metric=evaluation.metric,
+        figure=str(evaluation.headline),
+        floor=str(evaluation.floor[evaluation.metric]),
+        seconds=seconds,
+        folder=folder,
+        run_id=run_id,
+    )
+    print(outcome.report())
+    return outcome
+
+
+def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels given, boolean of shape (rows, labels), and the confidence of each row's answer."""
+    probabilities = calibrated(logits, calibration.temperature, multi_label)
+    predicted = predictions(probabilities, multi_label, calibration.label_threshold)
+    confidence, _ = judged(probabilities, predicted, multi_label, calibration.label_threshold)
+    return predicted, confidence
+
+
+def settings(data: LabelledData, fitted: Fitted, calibration: Calibration) -> InferenceSettings:
+    """Return what the runtime must know besides graph and tokenizer."""
+    task: Task = data.task
+    groups = {group.name: group.zh for group in task.groups}
+    return InferenceSettings(
+        task=task.name,
+        task_version=task.version,
+        data_fingerprint=data.fingerprint,
+        kind=task.kind,
+        labels=[
+            LabelInfo(name=label.name, zh=label.zh, group=label.parent, group_zh=groups.get(label.parent or ""))
+            for label in task.labels
+        ],
+        max_tokens=fitted.max_tokens,
+        out_of_scope=task.out_of_scope,
+        handoff_labels=task.handoff,
+        **vars(calibration),
+    )
+
+
+def exported_parity(
+    folder: Path,
+    texts: list[str],
+    trained: np.ndarray,
+    predicted: np.ndarray,
+    calibration: Calibration,
+    multi_label: bool,
+) -> Parity:
+    """Score the test rows with the exported folder and compare with the trained model."""
+    exported = Classifier.load(folder, threads=2).logits(texts)
+    given, _ = _answers(exported, calibration, multi_label)
+    return check_parity(trained, exported, (predicted, given))
+
+
+def describe(
+    config: ClassifyConfig,
+    data: LabelledData,
+    evaluation: Evaluation,
+    parity: Parity,
+    folder: Path,
+    evidence: Path,
+    seconds: float,
+) -> Logged:
+    """Gather what the experiment store shows of this run."""
+    metrics = {name: figure.value for name, figure in evaluation.figures.items()}
+    headline, floor = evaluation.headline, evaluation.floor[evaluation.metric]
+    metrics |= {
+        f"{evaluation.metric}_low": headline.low,
+        f"{evaluation.metric}_high": headline.high,
+        f"{evaluation.metric}_floor": floor.value,
+        f"{evaluation.metric}_over_floor": evaluation.over_floor.value,
+        "ece": evaluation.ece,
+        "answered_share": evaluation.answered[0],
+        "answered_precision": evaluation.answered[1],
+        "parity_agreement": parity.agreement,
+        "train_seconds": seconds,
+        "model_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
+    }
+    fitting = config.fit.model_dump()
+    example = pd.DataFrame({"text": [data.train[0].text]})
+    answer = Classifier.load(folder).predict(example["text"].tolist(), top_k=1)
+    return Logged(
+        experiment=data.task.name,
+        name=run_name(config.fit.encoder, f"lr{config.fit.learning_rate:g}", f"seed{config.fit.seed}"),
+        params={**fitting, "data": data.fingerprint[:12], "train_rows": len(data.train)},
+        metrics=metrics,
+        tags={
+            "encoder": config.fit.encoder,
+            "data_version": data.fingerprint[:12],
+            "test_fingerprint": fingerprint(data.test)[:12],
+            "metric": evaluation.metric,
+            "config": json.dumps(config.model_dump(mode="json"), ensure_ascii=False),
+        },
+        dataset=_table(data.train),
+        dataset_name=data.task.name,
+        dataset_digest=data.fingerprint,
+        folder=folder,
+        evidence=evidence,
+        pyfunc=PYFUNC,
+        example=example,
+        prediction=pd.DataFrame([one.flat() for one in answer]),
+        requirements=REQUIREMENTS,
+    )
+
+
+def _table(examples: Sequence[Example]) -> pd.DataFrame:
+    return pd.DataFrame({"text": [e.text for e in examples], "labels": ["|".join(e.labels) for e in examples]})
+
+
+if __name__ == "__main__":
+    main(load(ClassifyConfig, Path(sys.argv[1]), sys.argv[2:]))
