@@ -15,7 +15,7 @@ help:
 	@echo "make test-slow    the tests that take minutes"
 	@echo "make test-public  the tests on public sets (AFTERSALES_PUBLIC_DATA)"
 	@echo "make lock         write requirements.lock anew from the newest allowed versions"
-	@echo "make clean        remove everything that commands produced, not the environment"
+	@echo "make clean        remove all that commands produced (runs, champions, Bentos), not the environment"
 
 install: .venv/installed
 
@@ -46,7 +46,7 @@ test-public: install
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet -e '.[dev]'
-	.venv-lock/bin/python -m pip freeze --exclude-editable > requirements.lock
+	.venv-lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
 
 clean:

@@ -55,7 +55,17 @@ def running_bento(tag: str, port: int | None = None, timeout: float = 60, log: P
 def serve(tag: str, host: str, port: int) -> NoReturn:
     """Become the server of a built Bento, until Ctrl-C or SIGTERM; this function does not return."""
     os.chdir(bentoml_home())
+    _need(tag)
     os.execve(sys.executable, _command(tag, host, port), _environment())  # noqa: S606  (our own interpreter)
+
+
+def _need(tag: str) -> None:
+    import bentoml
+
+    try:
+        bentoml.get(tag)
+    except bentoml.exceptions.BentoMLException:
+        raise ModelError(f"there is no Bento {tag!r} in {bentoml_home()}: run `aftersales package` first") from None
 
 
 def _command(tag: str, host: str, port: int) -> list[str]:

@@ -27,7 +27,15 @@ BENTO = "aftersales-scoring"
 # Rooms that serving runs on, and the files of this package that go into the Bento.
 ROOMS = ("core", "text", "runtime")
 SERVICE_FILES = ("__init__.py", "contents.py", "docs.py", "door.py", "logs.py", "service.py")
-REQUIREMENTS = ("numpy", "onnxruntime", "pydantic", "PyYAML", "starlette", "tokenizers")  # BentoML adds itself
+REQUIREMENTS = (
+    "numpy",
+    "onnxruntime",
+    "pydantic",
+    "PyYAML",
+    "safetensors",
+    "starlette",
+    "tokenizers",
+)  # BentoML adds itself
 # Paths under /v1 that are no task's.
 RESERVED = ("triage", "recommend")
 

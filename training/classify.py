@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from aftersales.classifiers.blend import choose_lexical_weight
 from aftersales.classifiers.calibrate import Calibration, calibrate, judged, predictions
 from aftersales.classifiers.export import Parity, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
-from aftersales.classifiers.floor import floor_predictions
+from aftersales.classifiers.floor import fit_floor
 from aftersales.core.config import Config, load
 from aftersales.core.files import atomic_folder, write_text
 from aftersales.core.paths import outputs
@@ -32,7 +33,7 @@ from aftersales.tracking.outcome import Outcome
 from aftersales.tracking.runs import Logged, log_run, run_name
 
 PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_classifier.py")
-REQUIREMENTS = ["aftersales", "onnxruntime", "tokenizers", "numpy", "pandas"]
+REQUIREMENTS = ["aftersales", "onnxruntime", "safetensors", "tokenizers", "numpy", "pandas"]
 
 
 class ClassifyConfig(Config):
@@ -56,21 +57,27 @@ def main(config: ClassifyConfig) -> Outcome:
     )
     test_texts = [example.text for example in data.test]
     print(f"{data.task.name}: {', '.join(f'{len(part)} {name}' for name, part in data.splits.items())} rows")
-    floor = floor_predictions(train, validation, test_texts, multi_label)
+    floor = fit_floor(train, validation, multi_label)
 
     work = outputs() / "work" / hashlib.sha256(f"{config}{data.fingerprint}".encode()).hexdigest()[:16]
     fitted = fit(config.fit, train, validation, labels, multi_label, work)
-    calibration = calibrate(fitted.logits(validation[0]), validation[1], multi_label, config.answer_precision)
+    alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
+    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label)
+    calibration = calibrate(alone + weight * lexical, validation[1], multi_label, config.answer_precision)
+    calibration_alone = calibrate(alone, validation[1], multi_label, config.answer_precision)
 
-    trained = fitted.logits(test_texts)
+    alone = fitted.logits(test_texts)
+    trained = alone + weight * floor.lexical.scores(test_texts)
     predicted, confidence = _answers(trained, calibration, multi_label)
-    evaluation = evaluate(data, predicted, floor, confidence, calibration.answer_threshold)
+    below, encoder_alone = floor.predictions(test_texts), _answers(alone, calibration_alone, multi_label)[0]
+    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, calibration.answer_threshold)
     seconds = time.monotonic() - started
 
     folder = outputs() / "models" / data.task.name
     with atomic_folder(folder) as aside:
         write_graph(fitted, aside)
-        settings(data, fitted, calibration).write(aside)
+        floor.lexical.write(aside)
+        settings(data, fitted, weight, calibration).write(aside)
         write_text(aside / "README.md", classifier_card(data, evaluation, config.fit.encoder, seconds))
         seal(aside, "classifier", data.task.name)
         parity = exported_parity(aside, test_texts, trained, predicted, calibration, multi_label)
@@ -79,9 +86,10 @@ def main(config: ClassifyConfig) -> Outcome:
             "test_fingerprint": fingerprint(data.test),
             "parity": vars(parity),
             "calibration": vars(calibration),
+            "lexical_weight": weight,
             "seconds": seconds,
         }
-        write_evidence(Path(scratch), data, evaluation, predicted, floor, confidence, more)
+        write_evidence(Path(scratch), data, evaluation, predicted, below, confidence, more)
         run_id = log_run(describe(config, data, evaluation, parity, folder, Path(scratch), seconds))
     shutil.rmtree(work, ignore_errors=True)
     outcome = Outcome(
@@ -105,7 +113,7 @@ def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) ->
     return predicted, confidence
 
 
-def settings(data: LabelledData, fitted: Fitted, calibration: Calibration) -> InferenceSettings:
+def settings(data: LabelledData, fitted: Fitted, lexical_weight: float, calibration: Calibration) -> InferenceSettings:
     """Return what the runtime must know besides graph and tokenizer."""
     task: Task = data.task
     groups = {group.name: group.zh for group in task.groups}
@@ -119,6 +127,7 @@ def settings(data: LabelledData, fitted: Fitted, calibration: Calibration) -> In
             for label in task.labels
         ],
         max_tokens=fitted.max_tokens,
+        lexical_weight=lexical_weight,
         out_of_scope=task.out_of_scope,
         handoff_labels=task.handoff,
         **vars(calibration),
@@ -156,6 +165,7 @@ def describe(
         f"{evaluation.metric}_high": headline.high,
         f"{evaluation.metric}_floor": floor.value,
         f"{evaluation.metric}_over_floor": evaluation.over_floor.value,
+        f"{evaluation.metric}_encoder_alone": evaluation.encoder_alone[evaluation.metric].value,
         "ece": evaluation.ece,
         "answered_share": evaluation.answered[0],
         "answered_precision": evaluation.answered[1],

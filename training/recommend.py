@@ -19,7 +19,7 @@ from pydantic import Field
 
 from aftersales.core.config import Config, load
 from aftersales.core.files import atomic_folder, write_json, write_text
-from aftersales.core.paths import project_root
+from aftersales.core.paths import outputs
 from aftersales.corpora.interaction_tables import Columns, read_interactions
 from aftersales.corpora.interactions import EventKind, Interactions, Split, leave_one_out
 from aftersales.corpora.synthetic_interactions import generate
@@ -82,7 +82,6 @@ class RecommendConfig(Config):
     metric: str = Field(default="ndcg@10", pattern=r"^(hr|ndcg|mrr)@(5|10|20)$")
     seed: int = 1
     threads: int = Field(default=1, ge=1)
-    out: Path
 
 
 def main(config: RecommendConfig) -> Outcome:
@@ -105,7 +104,7 @@ def main(config: RecommendConfig) -> Outcome:
     below = evaluate_ranking(floor.score, split.test, candidates, config.exclude_history)
     found = Found(interactions, split, candidates, validation, test, below, fit_seconds)
 
-    folder = project_root() / config.out
+    folder = outputs() / "models" / TASK
     with atomic_folder(folder) as aside:
         model.export(aside)
         write_text(aside / "README.md", card(config, found))

@@ -33,9 +33,9 @@ class FitConfig(Config):
     """How to fine-tune. Small encoders want a higher learning rate and more epochs than BERT-base."""
 
     encoder: str = EMBEDDED
-    epochs: int = Field(default=20, ge=1)
+    epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=3e-4, gt=0)
     weight_decay: float = 0.01
     warmup: float = Field(default=0.1, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)

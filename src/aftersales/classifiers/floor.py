@@ -1,61 +1,93 @@
-"""The floor: character TF-IDF with a linear support vector machine (Wang and Manning 2012 show how hard it is)."""
+"""The floor: character TF-IDF with a linear support vector machine (Wang and Manning 2012 show how hard it is).
+
+The same fit is the lexical half of a classifier (``classifiers.blend``), so a fine-tuned encoder has to add to it.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from aftersales.text.normalise import normalise
+from aftersales.runtime.lexical import LONGEST, Lexical, lexical_form
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
-MARGINS = np.linspace(-1.0, 0.3, 27)
+MARGINS = sorted(np.linspace(-1.0, 0.3, 27), key=abs)  # of equally good ones, the nearest to zero
+MAX_NGRAMS = 500_000
 
 
-def floor_predictions(
-    train: tuple[Sequence[str], np.ndarray],
-    validation: tuple[Sequence[str], np.ndarray],
-    test_texts: Sequence[str],
-    multi_label: bool,
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Floor:
+    """The fitted floor.
+
+    Attributes:
+        lexical: the linear model.
+        margin: decision value above which a label of a multi-label task is given.
+        multi_label: any number of labels a text instead of one.
+    """
+
+    lexical: Lexical
+    margin: float
+    multi_label: bool
+
+    def predictions(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the labels given, boolean of shape (texts, labels)."""
+        return _decide(self.lexical.scores(texts), self.multi_label, self.margin)
+
+
+def fit_floor(
+    train: tuple[Sequence[str], np.ndarray], validation: tuple[Sequence[str], np.ndarray], multi_label: bool
+) -> Floor:
     """Fit the floor, choosing C (and, for multi-label tasks, the margin) by micro-F1 on validation.
 
     Args:
         train: texts and their labels, boolean of shape (rows, labels).
         validation: likewise.
-        test_texts: texts to predict.
         multi_label: any number of labels a text instead of one.
-
-    Returns:
-        Predictions for ``test_texts``, boolean of shape (rows, labels).
     """
-    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, dtype=np.float32)
-    features = vectorizer.fit_transform([normalise(text).lower() for text in train[0]])
-    held = vectorizer.transform([normalise(text).lower() for text in validation[0]])
+    vectorizer = TfidfVectorizer(
+        analyzer="char",
+        ngram_range=(1, LONGEST),
+        sublinear_tf=True,
+        max_features=MAX_NGRAMS,
+        lowercase=False,
+        dtype=np.float32,
+    )
+    features = vectorizer.fit_transform([lexical_form(text) for text in train[0]])
     target = train[1] if multi_label else train[1].argmax(1)
-    margins = MARGINS if multi_label else (0.0,)
-    best = (-1.0, OneVsRestClassifier(LinearSVC()), 0.0)
+    best: tuple[float, Floor] | None = None
     for strength in STRENGTHS:
         model = OneVsRestClassifier(LinearSVC(C=strength)).fit(features, target)
-        scores = _scores(model, held, train[1].shape[1])
-        for margin in margins:
+        lexical = _lexical(vectorizer, model, train[1].shape[1])
+        scores = lexical.scores(validation[0])
+        for margin in MARGINS if multi_label else (0.0,):
             predicted = _decide(scores, multi_label, float(margin))
             f1 = 2 * (predicted & validation[1]).sum() / max(1, predicted.sum() + validation[1].sum())
-            if f1 > best[0]:
-                best = (float(f1), model, float(margin))
-    _, model, margin = best
-    features = vectorizer.transform([normalise(text).lower() for text in test_texts])
-    return _decide(_scores(model, features, train[1].shape[1]), multi_label, margin)
+            if best is None or f1 > best[0]:
+                best = (float(f1), Floor(lexical, float(margin), multi_label))
+    assert best is not None
+    return best[1]
 
 
-def _scores(model: OneVsRestClassifier, features: object, labels: int) -> np.ndarray:
-    """Return decision values of shape (rows, labels); with two labels the machine gives one column only."""
-    scores = np.asarray(model.decision_function(features))
-    return np.stack([-scores, scores], axis=1) if scores.ndim == 1 and labels == 2 else scores
+def _lexical(vectorizer: TfidfVectorizer, model: OneVsRestClassifier, labels: int) -> Lexical:
+    """Take the weights out of scikit-learn's objects; with two labels it keeps one column, the second's."""
+    weights = np.concatenate([one.coef_ for one in model.estimators_])
+    bias = np.concatenate([one.intercept_ for one in model.estimators_])
+    if len(weights) == 1 and labels == 2:
+        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+    return Lexical(
+        vocabulary={str(ngram): int(place) for ngram, place in vectorizer.vocabulary_.items()},
+        idf=vectorizer.idf_.astype(np.float32),
+        weights=np.ascontiguousarray(weights.T).astype(np.float16),
+        bias=bias.astype(np.float32),
+    )
 
 
 def _decide(scores: np.ndarray, multi_label: bool, margin: float) -> np.ndarray:
     if multi_label:
         return np.asarray(scores > margin)
-    return np.asarray(scores == scores.max(axis=1, keepdims=True))
+    given = np.zeros(scores.shape, dtype=bool)
+    given[np.arange(len(given)), scores.argmax(axis=1)] = True
+    return given

@@ -6,23 +6,25 @@ import click
 
 
 @click.command()
-@click.argument("task")
-@click.option("--path", type=click.Path(path_type=Path), help="Check this file instead of the task's own splits.")
-@click.option("--text-column", default="text", show_default=True)
-@click.option("--label-column", default="label", show_default=True)
-def check(task: str, path: Path | None, text_column: str, label_column: str) -> None:
-    """Check the rows of TASK (a name or folder), or of a file labelled for it, and print the counts.
+@click.argument("source", metavar="TASK|CONFIG")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def check(source: str, overrides: tuple[str, ...]) -> None:
+    """Check every row of a task, or of the data that a config names, and print the counts of each label.
 
     \b
     Examples:
       aftersales check intent
-      aftersales check sentiment --path my.csv --text-column review --label-column mood
+      aftersales check configs/sentiment.yaml data.path=my.csv data.text_column=review data.label_column=mood
+      aftersales check sentiment data.path=my.csv data.label_map.1=negative data.label_map.5=positive
     """
     from collections import Counter
 
+    from aftersales.core.config import apply_overrides, build, read_yaml
     from aftersales.corpora.load import DataConfig, load_data
 
-    data = load_data(DataConfig(task=task, path=path, text_column=text_column, label_column=label_column))
+    values = read_yaml(Path(source)) if source.endswith(".yaml") else {"data": {"task": source}}
+    merged = apply_overrides({"data": values.get("data", {})}, overrides)
+    data = load_data(build(DataConfig, merged["data"], f"{source}, section data"))
     for note in data.notes:
         click.echo(f"note: {note}")
     counts = {name: Counter(label for e in part for label in e.labels) for name, part in data.splits.items()}
@@ -37,7 +39,7 @@ def check(task: str, path: Path | None, text_column: str, label_column: str) -> 
 @click.argument("name")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--text-column", default="text", show_default=True)
-@click.option("--label-column", default="label", show_default=True)
+@click.option("--label-column", help="Default: label, or labels with --multi-label.")
 @click.option("--multi-label", is_flag=True, help="Any number of labels a text.")
 @click.option("--separator", default="|", show_default=True, help="Between several labels in one cell.")
 @click.option("--title-zh", help="Chinese title; the name when not given.")
@@ -45,7 +47,7 @@ def new_task(
     name: str,
     path: Path,
     text_column: str,
-    label_column: str,
+    label_column: str | None,
     multi_label: bool,
     separator: str,
     title_zh: str | None,
@@ -60,12 +62,15 @@ def new_task(
       aftersales new-task urgency tickets.csv --text-column message --label-column urgent
       aftersales new-task topics tickets.jsonl --label-column topics --multi-label
     """
+    from aftersales.core.paths import project_root
     from aftersales.corpora.labelled import Columns
     from aftersales.corpora.new_task import make_task
 
     columns = Columns(text_column, label_column, "id", separator)
     folder, config = make_task(name, path, columns, multi_label, title_zh)
-    click.echo(f"task folder: {folder}\nconfig:      {config}\nnext:        aftersales train {config}")
+    root = project_root()
+    click.echo(f"task folder: {folder.relative_to(root)}\nconfig:      {config.relative_to(root)}")
+    click.echo(f"next:        aftersales train {config.relative_to(root)}")
 
 
 COMMANDS = (check, new_task)

@@ -11,7 +11,6 @@ from aftersales.core.errors import AftersalesError
 
 # Set before any library is imported: nothing we ship reports to anybody.
 QUIET = {
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "BENTOML_DO_NOT_TRACK": "True",
     "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -117,17 +117,19 @@ def champions() -> None:
 
 
 @click.command()
-def package() -> None:
+@click.option("--task", "tasks", multiple=True, help="Package these champions only; may be given several times.")
+def package(tasks: tuple[str, ...]) -> None:
     """Build one Bento from the champions of all tasks.
 
     \b
-    Example:
+    Examples:
       aftersales package
+      aftersales package --task intent --task sentiment
     """
     from aftersales.tracking.registry import champions as known
     from aftersales.tracking.registry import need_champion
 
-    click.echo(build_bento({task: need_champion(task).folder for task in known()}))
+    click.echo(build_bento({task: need_champion(task).folder for task in tasks or known()}))
 
 
 def build_bento(folders: dict[str, Path]) -> str:

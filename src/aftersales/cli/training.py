@@ -14,15 +14,15 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train(config: Path, overrides: tuple[str, ...]) -> None:
     """Run the recipe that CONFIG names, with dotted KEY=VALUE overrides.
 
-    The finished run is logged to MLflow and its model folder written to outputs/models. Stopped with Ctrl-C, the
-    same command goes on from the last checkpoint.
+    The finished run is logged to MLflow and its model folder written to outputs/models. A classifier or an encoder
+    whose training was stopped goes on from its last checkpoint with the same command.
 
     \b
     Examples:
       aftersales train configs/intent.yaml
       aftersales train configs/sentiment.yaml fit.epochs=5 fit.seed=2
       aftersales train configs/sentiment.yaml data.path=my.csv data.text_column=review data.label_column=stars
-      aftersales train configs/recommend.yaml model.name=ease
+      aftersales train configs/recommend_ease.yaml model.options.l2=20
     """
     run_recipe(config, overrides)
 
@@ -37,9 +37,7 @@ def promote(run: str) -> None:
       aftersales promote 0a1b2c3d4e5f60718293a4b5c6d7e8f9
       aftersales promote embedded-0.0002-1-1122-093000
     """
-    from aftersales.tracking.gate import promote as through_gate
-
-    click.echo(through_gate(run).report())
+    recipe("promote").main(run)
 
 
 @click.command()

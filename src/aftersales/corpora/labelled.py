@@ -32,17 +32,22 @@ class Columns:
 
     Attributes:
         text: the message.
-        label: its label; a list, or names joined by ``separator``, in multi-label tasks.
+        label: its label; a list, or names joined by ``separator``, in multi-label tasks. None means ``label``, or
+            ``labels`` in multi-label tasks.
         id: a unique id; rows are numbered when it is None or absent.
         separator: between the labels of a multi-label cell.
         renamed: label as written in the file -> label of the task.
     """
 
     text: str = "text"
-    label: str = "label"
+    label: str | None = None
     id: str | None = "id"
     separator: str = "|"
     renamed: Mapping[str, str] | None = None
+
+    def label_for(self, multi_label: bool) -> str:
+        """Return the name of the label column."""
+        return self.label or ("labels" if multi_label else "label")
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def read_examples(path: Path, task: Task, columns: Columns, notes: list[str] | N
     Raises:
         DataError: an empty or over-long text, an unknown label or a duplicate id; the line is named.
     """
-    label_column = "labels" if task.multi_label and columns.label == "label" else columns.label
+    label_column = columns.label_for(task.multi_label)
     examples: list[Example] = []
     seen: dict[str, int] = {}
     problems: list[str] = []
@@ -123,9 +128,11 @@ def _example(row: Row, where: str, line: int, task: Task, columns: Columns, labe
         raise DataError(
             f"{where}: the text has {len(text):,} characters, at most {MAX_CHARACTERS:,} are allowed; cut it"
         )
-    written = row.get(columns.id) if columns.id else None
+    written, marks = row.get(columns.id) if columns.id else None, row.get("marks")
     name = f"{line}" if written is None else str(written)
-    return Example(name, text, _labels(row[label_column], task, columns, where), tuple(row.get("marks") or ()))
+    return Example(
+        name, text, _labels(row[label_column], task, columns, where), tuple(marks) if isinstance(marks, list) else ()
+    )
 
 
 def split_by_key(examples: Sequence[Example]) -> tuple[list[Example], list[Example], list[Example], list[str]]:
@@ -173,6 +180,8 @@ def assemble(
             f"{MIN_ROWS_A_LABEL} are needed; add rows, or rename it to another label with "
             f"data.label_map.{rare[0]}=<label>"
         )
+    if unseen := sorted(counts.keys() - {label for example in test for label in example.labels}):
+        found.append(f"labels without a test row, whose figures say nothing: {', '.join(unseen)}")
     absent = [label.name for label in task.labels if label.name not in counts]
     if absent:
         found.append(f"labels without a row are left out of the model: {', '.join(absent)}")
@@ -217,6 +226,7 @@ def _labels(value: object, task: Task, columns: Columns, where: str) -> tuple[st
 def labels_found(path: Path, columns: Columns, multi_label: bool) -> list[str]:
     """Return the distinct labels of a table, most frequent first."""
     counts: Counter[str] = Counter()
-    for _, row in read_rows(path, (columns.text, columns.label)):
-        counts.update(_written(row[columns.label], multi_label, columns.separator))
+    column = columns.label_for(multi_label)
+    for _, row in read_rows(path, (columns.text, column)):
+        counts.update(_written(row[column], multi_label, columns.separator))
     return [label for label, _ in counts.most_common()]

@@ -1,9 +1,9 @@
 """From the ``data:`` section of a config to labelled splits."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from aftersales.core.config import Config
 from aftersales.corpora.labelled import Columns, Example, LabelledData, assemble, read_examples, sample, split_by_key
@@ -19,7 +19,8 @@ class DataConfig(Config):
         public: a public set instead of a task.
         path: a CSV, TSV, JSON lines or Parquet file of our own; split by the hash of the text, unless
             ``test_path`` (and ``validation_path``) name files for these splits.
-        text_column, label_column, id_column: how the file names its columns.
+        text_column, label_column, id_column: how the file names its columns; labels are looked for in ``label``
+            (``labels`` in multi-label tasks) when nothing is said.
         label_separator: between several labels in one cell.
         label_map: label as written in the file -> label of the task.
         bad_rows: ``stop`` at the first bad row of ``path``, or ``skip`` them and say how many.
@@ -32,12 +33,18 @@ class DataConfig(Config):
     validation_path: Path | None = None
     test_path: Path | None = None
     text_column: str = "text"
-    label_column: str = "label"
+    label_column: str | None = None
     id_column: str | None = "id"
     label_separator: str = "|"
     label_map: dict[str, str] | None = None
     bad_rows: Literal["stop", "skip"] = "stop"
     limit: int | None = None
+
+    @field_validator("label_map", mode="before")
+    @classmethod
+    def _labels_are_text(cls, value: Any) -> Any:
+        """Take YAML's 1, true and 0.5 as the words they are in a file of labels."""
+        return {str(key): str(label) for key, label in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -17,8 +17,6 @@ CONFIG = """# aftersales train configs/{name}.yaml
 recipe: classify
 data:
   task: {name}
-fit:
-  epochs: 20
 """
 GUIDELINES = """# {title} 标注规范
 
@@ -48,7 +46,9 @@ def make_task(
         raise ConfigError(f"task {name!r} exists already ({folder}); choose another name or remove folder and config")
     found = labels_found(path, columns, multi_label)
     if len(found) < 2:
-        raise DataError(f"{path}: column {columns.label!r} holds {len(found)} label(s), at least 2 are needed")
+        raise DataError(
+            f"{path}: column {columns.label_for(multi_label)!r} holds {len(found)} label(s), at least 2 are needed"
+        )
     try:
         task = Task(
             name=name,

@@ -49,7 +49,7 @@ def read_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[int, 
         if column not in first[1]:
             raise DataError(
                 f"{path} has no column {column!r}{nearest(column, map(str, first[1]))}; "
-                "name its columns with the data.*_column options"
+                "say what it is called with data.text_column=… and so on (train, check) or --text-column and so on"
             )
     yield from chain([first], rows)
 

@@ -41,6 +41,7 @@ class Evaluation:
         metric: the headline metric, by which models are chosen.
         figures: every metric with its interval.
         floor: likewise for the TF-IDF floor.
+        encoder_alone: likewise for the model without its lexical half.
         over_floor: headline difference to the floor, paired on rows.
         ece: expected calibration error of the confidence.
         answered: share of rows with the decision to answer, and share of right answers among them.
@@ -50,6 +51,7 @@ class Evaluation:
     rows: int
     figures: dict[str, Figure]
     floor: dict[str, Figure]
+    encoder_alone: dict[str, Figure]
     over_floor: Difference
     ece: float
     answered: tuple[float, float]
@@ -66,6 +68,7 @@ def evaluate(
     data: LabelledData,
     predicted: np.ndarray,
     floor: np.ndarray,
+    encoder_alone: np.ndarray,
     confidence: np.ndarray,
     answer_threshold: float,
 ) -> Evaluation:
@@ -75,6 +78,7 @@ def evaluate(
         data: the task with its splits.
         predicted: labels given by the model, boolean of shape (test rows, labels).
         floor: labels given by the floor, likewise.
+        encoder_alone: labels given by the model without its lexical half, likewise.
         confidence: of the model's answers, shape (test rows,).
         answer_threshold: confidence from which the decision is to answer.
     """
@@ -86,6 +90,7 @@ def evaluate(
         rows=len(gold),
         figures=figures(gold, predicted),
         floor=figures(gold, floor),
+        encoder_alone=figures(gold, encoder_alone),
         over_floor=difference(data.task.metric, gold, predicted, floor),
         ece=expected_calibration_error(confidence, right),
         answered=(float(answered.mean()), float(right[answered].mean()) if answered.any() else 0.0),

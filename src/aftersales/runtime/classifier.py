@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from aftersales.core.errors import ModelError
 from aftersales.runtime.decision import Prediction, decide
 from aftersales.runtime.graph import open_graph
+from aftersales.runtime.lexical import Lexical
 from aftersales.runtime.manifest import verify
 from aftersales.runtime.settings import GRAPH, InferenceSettings
 from aftersales.text.normalise import normalise
@@ -26,6 +27,7 @@ class Classifier:
         self.settings = InferenceSettings.read(folder)
         self._tokenizer = self._load_tokenizer(folder / "tokenizer.json")
         self._session = open_graph(folder / GRAPH, threads)
+        self._lexical = Lexical.read(folder) if self.settings.lexical_weight else None
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     @classmethod
@@ -48,6 +50,12 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return uncalibrated scores, float32 of shape (texts, labels), in the order of ``texts``."""
+        scores = self._encoder_logits(texts)
+        if self._lexical is not None:
+            scores += self.settings.lexical_weight * self._lexical.scores(texts)
+        return scores
+
+    def _encoder_logits(self, texts: Sequence[str]) -> np.ndarray:
         out = np.empty((len(texts), len(self.settings.labels)), dtype=np.float32)
         encoded = self._tokenizer.encode_batch([normalise(text) for text in texts])
         ids = [encoding.ids for encoding in encoded]

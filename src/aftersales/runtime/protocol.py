@@ -10,7 +10,7 @@ from aftersales.runtime.recommender import Recommendation
 from aftersales.text.normalise import normalise
 
 MAX_TEXTS = 64
-MAX_CHARACTERS = 2_000
+MAX_TEXT_CHARACTERS = 2_000
 MAX_TOP_K = 50
 MAX_HISTORY = 1_000
 MAX_ITEM_ID = 64
@@ -29,7 +29,7 @@ def _says_something(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS), AfterValidator(_says_something)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), AfterValidator(_says_something)]
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ITEM_ID)]
 
 

@@ -29,6 +29,7 @@ class InferenceSettings(BaseModel):
         kind: one label a text, or any number.
         labels: in the order of the graph's outputs.
         max_tokens: longer texts are cut here.
+        lexical_weight: of the n-gram scores that are added to the logits; 0 when the folder has no lexical half.
         temperature: divides the logits (Guo et al. 2017, section 4.2).
         label_threshold: probability from which a label of a multi-label task is given.
         answer_threshold: confidence from which the decision is ``answer``.
@@ -43,6 +44,7 @@ class InferenceSettings(BaseModel):
     kind: Literal["single_label", "multi_label"]
     labels: list[LabelInfo]
     max_tokens: int
+    lexical_weight: float = 0.0
     temperature: float = 1.0
     label_threshold: float = 0.5
     answer_threshold: float = 0.0

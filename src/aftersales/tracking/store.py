@@ -28,6 +28,7 @@ def connect() -> mlflow.MlflowClient:
     Raises:
         TrackingError: the store cannot be reached or written.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     outputs().mkdir(parents=True, exist_ok=True)

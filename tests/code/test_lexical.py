@@ -1,0 +1,51 @@
+"""The lexical half equals scikit-learn's, survives its folder, and is weighted by what it adds."""
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+from aftersales.classifiers.blend import choose_lexical_weight
+from aftersales.classifiers.floor import STRENGTHS, fit_floor
+from aftersales.core.errors import ModelError
+from aftersales.runtime.lexical import VOCABULARY, WEIGHTS, Lexical, lexical_form
+
+TEXTS = ["退款 怎么还没到啊啊啊啊", "快递到哪了", "发票抬头开错了", "退款退款退款", "快递快递 ABC", "要开专票"] * 5
+GOLD = np.eye(3, dtype=bool)[[0, 1, 2] * 10]
+
+
+def test_scores_are_those_of_scikit_learn():
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False).lexical
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, lowercase=False)
+    features = vectorizer.fit_transform([lexical_form(text) for text in TEXTS])
+    wanted = np.stack(
+        [LinearSVC(C=STRENGTHS[0]).fit(features, GOLD[:, label]).decision_function(features) for label in range(3)], 1
+    )
+    assert lexical.scores(TEXTS) == pytest.approx(wanted, abs=2e-3)  # weights are kept in 16 bits
+
+
+def test_unknown_and_empty_texts_get_the_bias():
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False).lexical
+    assert lexical.scores(["zzz", ""]) == pytest.approx(np.stack([lexical.bias] * 2))
+
+
+def test_the_folder_keeps_every_score(tmp_path):
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), True).lexical
+    lexical.write(tmp_path)
+    assert (Lexical.read(tmp_path).scores(TEXTS) == lexical.scores(TEXTS)).all()
+    (tmp_path / WEIGHTS).write_bytes(b"x")
+    with pytest.raises(ModelError, match="export the model again"):
+        Lexical.read(tmp_path)
+    (tmp_path / VOCABULARY).unlink()
+    with pytest.raises(ModelError, match="export the model again"):
+        Lexical.read(tmp_path)
+
+
+def test_the_weight_follows_what_the_lexical_half_adds():
+    random = np.random.default_rng(0)
+    gold = np.eye(3, dtype=bool)[random.integers(0, 3, 400)]
+    noise = random.normal(size=(400, 3))
+    good = gold * 2.0 + random.normal(size=(400, 3))
+    assert choose_lexical_weight(good, noise * 0.3, gold, False) <= 1
+    assert choose_lexical_weight(noise, good, gold, False) >= 6
+    assert choose_lexical_weight(noise, good, gold, True) >= 6
