@@ -19,10 +19,11 @@ from aftersales.classifiers.export import Parity, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
 from aftersales.classifiers.floor import fit_floor
 from aftersales.core.config import Config, load
-from aftersales.core.files import atomic_folder, write_text
+from aftersales.core.files import atomic_folder, sha256_of_file, write_text
 from aftersales.core.paths import outputs
 from aftersales.corpora.labelled import Example, LabelledData, fingerprint
 from aftersales.corpora.load import DataConfig, load_data
+from aftersales.encoders.load import locate
 from aftersales.evaluation.card import classifier_card
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
@@ -59,7 +60,7 @@ def main(config: ClassifyConfig) -> Outcome:
     print(f"{data.task.name}: {', '.join(f'{len(part)} {name}' for name, part in data.splits.items())} rows")
     floor = fit_floor(train, validation, multi_label)
 
-    work = outputs() / "work" / hashlib.sha256(f"{config}{data.fingerprint}".encode()).hexdigest()[:16]
+    work = outputs() / "work" / work_name(config, data)
     fitted = fit(config.fit, train, validation, labels, multi_label, work)
     alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
     weight = choose_lexical_weight(alone, lexical, validation[1], multi_label)
@@ -100,9 +101,17 @@ def main(config: ClassifyConfig) -> Outcome:
         seconds=seconds,
         folder=folder,
         run_id=run_id,
+        parts=f", encoder alone {evaluation.encoder_alone[evaluation.metric]} (lexical weight {weight:g})",
     )
     print(outcome.report())
     return outcome
+
+
+def work_name(config: ClassifyConfig, data: LabelledData) -> str:
+    """Return a name for the checkpoints of exactly this config, data and encoder."""
+    source = Path(locate(config.fit.encoder))
+    files = [sha256_of_file(path) for path in sorted(source.glob("*"))] if source.is_dir() else []
+    return hashlib.sha256(f"{config}{data.fingerprint}{files}".encode()).hexdigest()[:16]
 
 
 def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from aftersales.cli.training import run_recipe
 from aftersales.core.paths import load_script, project_root
 from aftersales.tracking.gate import GateRefused, promote
 from aftersales.tracking.outcome import Outcome
-from aftersales.tracking.registry import need_champion
+from aftersales.tracking.registry import Champion, champion
 
 CONFIGS = ("intent", "sentiment", "complaint_cause", "recommend")
 MESSAGES = (
@@ -35,19 +35,20 @@ def main(keep_serving: bool = False) -> None:
         try:
             print(promote(outcome.run_id).report())
         except GateRefused as refusal:
-            print(refusal)  # a second demo trains the same model again, which does not beat the first
+            print(refusal)  # below its floor, or a second demo, whose equal model does not beat the first
 
     print("\n== package and serve", flush=True)
-    champions = {outcome.task: need_champion(outcome.task) for outcome in outcomes}
-    tag = build_bento({task: champion.folder for task, champion in champions.items()})
+    champions = {outcome.task: champion(outcome.task) for outcome in outcomes}
+    folders = {task: found.folder for task, found in champions.items() if found is not None}
+    tag = build_bento(folders)
     with load_script("serving/launch.py").running_bento(tag) as address:
         print(f"{tag} answers at {address}\n")
-        triage = _post(address, "triage", {"texts": list(MESSAGES)})
-        items = _some_items(champions["recommendation"].folder)
-        recommended = _post(address, "recommend", {"history": items, "k": 3})
-    _print_messages(triage)
-    _print_recommendations(items, recommended)
-    _print_models(outcomes)
+        if folders.keys() - {"recommendation"}:
+            _print_messages(_post(address, "triage", {"texts": list(MESSAGES)}))
+        if "recommendation" in folders:
+            items = _some_items(folders["recommendation"])
+            _print_recommendations(items, _post(address, "recommend", {"history": items, "k": 3}))
+    _print_models(outcomes, champions)
     # Children are the service and the build; both peaks count, since they do not fall together.
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
     print(f"\n{time.monotonic() - started:.0f} seconds, peak memory {peak:,.0f} MiB")
@@ -91,9 +92,11 @@ def _print_recommendations(history: list[str], answer: dict[str, Any]) -> None:
     print(f"recommended after {', '.join(history)}: {found}")
 
 
-def _print_models(outcomes: list[Outcome]) -> None:
-    print(f"\n{'model':<16} {'metric':<10} {'figure [95 % interval]':<24} {'floor':<24} {'seconds':>7}")
+def _print_models(outcomes: list[Outcome], champions: dict[str, Champion | None]) -> None:
+    """Print the table; a model that the gate refused, and that has no predecessor, is not served."""
+    print(f"\n{'model':<16} {'metric':<9} {'figure [95 % interval]':<21} {'floor':<21} {'seconds':>7}  champion")
     for outcome in outcomes:
-        print(
-            f"{outcome.task:<16} {outcome.metric:<10} {outcome.figure:<24} {outcome.floor:<24} {outcome.seconds:>7.0f}"
-        )
+        found = champions[outcome.task]
+        version = f"version {found.version}" if found else "none: refused by the gate"
+        row = f"{outcome.task:<16} {outcome.metric:<9} {outcome.figure:<21} {outcome.floor:<21} {outcome.seconds:>7.0f}"
+        print(f"{row}  {version}")

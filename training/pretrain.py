@@ -72,7 +72,7 @@ class PretrainConfig(Config):
 
 
 # Keys that may change between a checkpoint and its continuation: they only say where and how long.
-FREE_KEYS = {"out", "steps", "decay", "threads", "checkpoint_every", "corpus"}
+FREE_KEYS = {"out", "steps", "decay", "threads", "checkpoint_every"}
 
 
 def main(config: PretrainConfig) -> None:
@@ -82,7 +82,7 @@ def main(config: PretrainConfig) -> None:
     out = project_root() / config.out
     sources = [config.corpus.folder.expanduser() / name for name in config.corpus.files]
     tokenizer = prepare_tokenizer(out / "tokenizer", sources, config.architecture)
-    store = build_token_store(out / "tokens", sources, tokenizer)
+    store = build_token_store(out / "tokens", sources, tokenizer, config.sequence_length)
     print(f"{sum(map(len, store.train)):,} tokens from {len(sources)} files, fingerprint {store.fingerprint[:12]}")
     model = new_model(config.architecture, tokenizer)
     optimizer = torch.optim.AdamW(
@@ -177,6 +177,8 @@ def resume(folder: Path, config: PretrainConfig, model: BertForMaskedLM, optimiz
         return 0
     saved = json.loads((folder / "state.json").read_text())
     now = config.model_dump(mode="json")
+    for settings in (saved["config"], now):
+        settings["corpus"] = settings["corpus"]["files"]  # the folder they lie in may move
     differing = [key for key in now if key not in FREE_KEYS and saved["config"].get(key) != now[key]]
     if differing:
         raise ModelError(

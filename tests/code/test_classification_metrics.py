@@ -86,7 +86,17 @@ def test_the_answer_threshold_gives_the_wanted_precision():
     confidence, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True])
     assert lowest_confidence(confidence, right, 0.75) == 0.6
     assert lowest_confidence(confidence, right, 0.9) == 0.8
-    assert lowest_confidence(confidence, ~right, 1.0) == 1.0
+    assert lowest_confidence(confidence, ~right, 1.0) > 1.0
+    assert lowest_confidence(np.array([0.9, 0.9]), np.array([True, False]), 0.9) > 1.0
+
+
+def test_rows_below_the_answers_must_earn_the_question_back():
+    gold = one_hot([0] * 200, 2)
+    logits = np.where(np.arange(200) < 100, 4.0, -1.0)[:, None] * np.array([[1.0, 0.0]])
+    found = calibrate(logits, gold, False, 0.9)
+    probabilities = calibrated(logits, found.temperature, False)
+    assert (probabilities[:100, 0] >= found.answer_threshold).all()
+    assert (probabilities[100:].max(axis=1) < found.clarify_threshold).all(), "all of these are wrong"
 
 
 def test_a_single_label_is_always_given_and_many_may_be_none():

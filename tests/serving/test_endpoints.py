@@ -49,12 +49,14 @@ def test_triage_is_every_classifier(served: Served) -> None:
 
 
 def test_recommendations_follow_the_request(served: Served) -> None:
-    everything = served.post("/v1/recommend", {"history": ["P000", "P001", "gone"], "k": 100}).json()
+    everything = served.post(
+        "/v1/recommend", {"history": ["P000", "P001", "gone"], "k": 100, "kind": None, "exclude_seen": True}
+    ).json()
     ids = [item["item_id"] for item in everything["results"]]
     assert len(ids) == 30 and not {"P000", "P001"} & set(ids)
     assert (everything["reason"], everything["unknown"]) == ("history", ["gone"])
     assert everything["model"]["version"] == verify(served.models["recommendation"]).version
-    seen = served.post("/v1/recommend", {"history": ["P000"], "k": 100, "exclude_seen": False}).json()
+    seen = served.post("/v1/recommend", {"history": ["P000"], "k": 100}).json()
     assert "P000" in {item["item_id"] for item in seen["results"]}
     services = served.post("/v1/recommend", {"history": [], "k": 5, "kind": "service"}).json()
     assert {item["item_id"] for item in services["results"]} == {"S0", "S1"}

@@ -8,6 +8,8 @@ from scipy.optimize import minimize_scalar
 from aftersales.runtime.classifier import calibrated
 from aftersales.runtime.decision import label_confidence
 
+# Above every confidence, also one that rounds to 1.
+NEVER = 2.0
 THRESHOLDS = np.linspace(0.1, 0.9, 81)
 
 
@@ -35,11 +37,13 @@ def calibrate(logits: np.ndarray, gold: np.ndarray, multi_label: bool, precision
     probabilities = calibrated(logits, temperature, multi_label)
     label_threshold = best_label_threshold(probabilities, gold) if multi_label else 0.5
     confidence, right = judged(probabilities, gold, multi_label, label_threshold)
+    answer = lowest_confidence(confidence, right, precision)
+    unsure = confidence < answer
     return Calibration(
         temperature=temperature,
         label_threshold=label_threshold,
-        answer_threshold=lowest_confidence(confidence, right, precision),
-        clarify_threshold=lowest_confidence(confidence, right, precision / 2),
+        answer_threshold=answer,
+        clarify_threshold=min(answer, lowest_confidence(confidence[unsure], right[unsure], precision / 2)),
     )
 
 
@@ -82,14 +86,16 @@ def predictions(probabilities: np.ndarray, multi_label: bool, label_threshold: f
 
 
 def lowest_confidence(confidence: np.ndarray, right: np.ndarray, precision: float) -> float:
-    """Return the lowest confidence above which the share of right answers is at least ``precision``.
+    """Return the lowest confidence from which on the share of right answers is at least ``precision``.
 
-    It is 1.0 (answer nothing) when no confidence is enough.
+    It is ``NEVER`` when no confidence is enough.
     """
     order = np.argsort(-confidence, kind="stable")
+    ranked = confidence[order]
     share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(share >= precision)
-    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0
+    last_of_its_value = np.append(ranked[1:] < ranked[:-1], True) if len(ranked) else np.zeros(0, dtype=bool)
+    enough = np.flatnonzero((share >= precision) & last_of_its_value)
+    return float(ranked[enough[-1]]) if len(enough) else NEVER
 
 
 def _negative_log_likelihood(probabilities: np.ndarray, gold: np.ndarray, multi_label: bool) -> float:

@@ -22,7 +22,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from aftersales.core.config import Config
 from aftersales.encoders.load import EMBEDDED, load_for_classification, load_tokenizer
@@ -30,12 +29,17 @@ from aftersales.text.normalise import normalise
 
 
 class FitConfig(Config):
-    """How to fine-tune. Small encoders want a higher learning rate and more epochs than BERT-base."""
+    """How to fine-tune. Small encoders want a higher learning rate and more epochs than BERT-base.
+
+    The fresh head learns faster than the encoder: with many labels it would otherwise still be finding out how rare
+    each one is when the last epoch is over.
+    """
 
     encoder: str = EMBEDDED
     epochs: int = Field(default=30, ge=1)
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
+    head_learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = 0.01
     warmup: float = Field(default=0.1, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -106,12 +110,19 @@ def fit(
         data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=lambda prediction: _score(prediction, multi_label),
         callbacks=[_Progress()],
+        optimizers=(_optimizer(model, config), None),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
     # Without its wrapper: that one casts to 16 bits in every forward pass, and would end up in the exported graph.
     plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return Fitted(plain.cpu().eval(), tokenizer, max_tokens)
+
+
+def last_checkpoint(work: Path) -> str | None:
+    """Return the newest whole checkpoint; the trainer writes its state last, so one without it was cut short."""
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
@@ -132,21 +143,28 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self.bar.close()
 
 
+def _optimizer(model: PreTrainedModel, config: FitConfig) -> torch.optim.Optimizer:
+    head = [parameter for name, parameter in model.named_parameters() if name.startswith("classifier.")]
+    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("classifier.")]
+    return torch.optim.AdamW(
+        [{"params": rest, "lr": config.learning_rate}, {"params": head, "lr": config.head_learning_rate}],
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
 def _arguments(config: FitConfig, work: Path) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=128,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
         warmup_steps=config.warmup,
         label_smoothing_factor=config.label_smoothing,
         lr_scheduler_type="linear",
         train_sampling_strategy="group_by_length",
         bf16=has_fast_bf16(),
         use_cpu=not torch.cuda.is_available(),
-        optim="adamw_torch_fused",
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

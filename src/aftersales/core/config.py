@@ -58,7 +58,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             node = node[parent]
         try:
             node[last] = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from None
     return merged
 

@@ -25,7 +25,11 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         if target.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
             target.rename(old / "replaced")
-            aside.rename(target)
+            try:
+                aside.rename(target)
+            except OSError:
+                (old / "replaced").rename(target)
+                raise
             shutil.rmtree(old, ignore_errors=True)
         else:
             aside.rename(target)

@@ -166,7 +166,12 @@ def assemble(
     for name, examples in (("train", train), ("validation", validation), ("test", test)):
         if not examples:
             raise DataError(f"task {task.name}: the {name} split is empty; give more rows or a file of its own")
-    evaluated = {key(example.text) for example in (*validation, *test)}
+    tested = {key(example.text) for example in test}
+    chosen = [example for example in validation if key(example.text) not in tested]
+    if len(chosen) < len(validation):
+        notes = [*notes, f"{len(validation) - len(chosen)} validation rows stand in test and were left out"]
+    validation = chosen
+    evaluated = tested | {key(example.text) for example in validation}
     kept = [example for example in train if key(example.text) not in evaluated]
     found = list(notes)
     if len(kept) < len(train):
@@ -190,10 +195,19 @@ def assemble(
 
 
 def sample(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """Return at most ``limit`` examples, chosen by the hash of their text so that the choice never moves."""
+    """Return about ``limit`` examples, chosen by the hash of their text so that the choice never moves.
+
+    Every label keeps the rows it needs at least, so a very small limit gives some more.
+    """
     if limit is None or limit >= len(examples):
         return examples
-    return sorted(examples, key=lambda example: hashlib.sha256(example.text.encode()).digest())[:limit]
+    chosen: list[Example] = []
+    counts: Counter[str] = Counter()
+    for example in sorted(examples, key=lambda one: hashlib.sha256(one.text.encode()).digest()):
+        if len(chosen) < limit or any(counts[label] < MIN_ROWS_A_LABEL for label in example.labels):
+            chosen.append(example)
+            counts.update(example.labels)
+    return chosen
 
 
 def renumber(examples: Iterable[Example], prefix: str) -> list[Example]:

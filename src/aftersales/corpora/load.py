@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aftersales.core.config import Config
 from aftersales.corpora.labelled import Columns, Example, LabelledData, assemble, read_examples, sample, split_by_key
@@ -24,7 +24,7 @@ class DataConfig(Config):
         label_separator: between several labels in one cell.
         label_map: label as written in the file -> label of the task.
         bad_rows: ``stop`` at the first bad row of ``path``, or ``skip`` them and say how many.
-        limit: use at most this many training rows, for a quick look.
+        limit: use about this many training rows, for a quick look.
     """
 
     task: str | None = None
@@ -38,7 +38,7 @@ class DataConfig(Config):
     label_separator: str = "|"
     label_map: dict[str, str] | None = None
     bad_rows: Literal["stop", "skip"] = "stop"
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
 
     @field_validator("label_map", mode="before")
     @classmethod

@@ -77,7 +77,9 @@ def _guess(raw: bytes, path: Path) -> str:
 
 def _csv(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.DictReader((line for _, line in _lines(path)), delimiter="\t" if path.suffix == ".tsv" else ",")
+    reader = csv.DictReader(
+        (line for _, line in _lines(path)), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
+    )
     try:
         for row in reader:
             if None in row:
@@ -135,14 +137,14 @@ def write_rows(path: Path, rows: Iterator[Row], schema: pyarrow.Schema) -> None:
 
 
 def _write_csv(path: Path, rows: Iterator[Row], schema: pyarrow.Schema, delimiter: str) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with path.open("w", encoding="utf-8", newline="", errors="replace") as stream:
         writer = csv.DictWriter(stream, schema.names, delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
 
 
 def _write_json_lines(path: Path, rows: Iterator[Row], schema: pyarrow.Schema, delimiter: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
+    with path.open("w", encoding="utf-8", errors="replace") as stream:  # half an emoji is no UTF-8
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
 
@@ -172,7 +174,8 @@ def _wider(known: pyarrow.DataType | None, value: Any) -> pyarrow.DataType | Non
     if value is None:
         return known
     kinds = {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
-    found = kinds.get(type(value), pyarrow.string())
+    fits = not isinstance(value, int) or -(1 << 63) <= value < 1 << 63  # long order numbers are no 64-bit integers
+    found = kinds.get(type(value), pyarrow.string()) if fits else pyarrow.string()
     if known is None or known == found:
         return found
     numbers = {pyarrow.int64(), pyarrow.float64()}

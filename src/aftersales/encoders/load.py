@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -74,7 +75,7 @@ def _pretrained(factory: Any, encoder: str, **options: Any) -> Any:
     disable_progress_bar()
     try:
         return factory.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"encoder {encoder!r} cannot be loaded: {str(error).splitlines()[0]}; "
             "use 'embedded', a local folder, or a hub name while the hub is reachable"

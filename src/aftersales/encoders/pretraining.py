@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import BertForMaskedLM, PreTrainedTokenizerFast
 
 from aftersales.core.errors import DataError
-from aftersales.core.files import atomic_folder
+from aftersales.core.files import atomic_folder, sha256_of_file
 from aftersales.text.normalise import MAX_CHARACTERS, normalise
 
 HELD_OUT_PER_THOUSAND = 5
@@ -57,10 +57,16 @@ class TokenStore:
     fingerprint: str
 
 
-def build_token_store(folder: Path, sources: Sequence[Path], tokenizer: PreTrainedTokenizerFast) -> TokenStore:
-    """Tokenise ``sources`` into ``folder`` unless it already holds them, and open the result."""
+def build_token_store(
+    folder: Path, sources: Sequence[Path], tokenizer: PreTrainedTokenizerFast, length: int
+) -> TokenStore:
+    """Tokenise ``sources`` into ``folder`` unless it already holds exactly them, and open the result.
+
+    Raises:
+        DataError: a source, or the held-out part, is not longer than one row of ``length`` tokens.
+    """
     described = folder / "store.json"
-    wanted = [str(source) for source in sources]
+    wanted = [f"{source.name} {sha256_of_file(source) if source.is_file() else ''}" for source in sources]
     if not (described.is_file() and json.loads(described.read_text())["sources"] == wanted):
         with atomic_folder(folder) as aside:
             digest = hashlib.sha256()
@@ -74,6 +80,14 @@ def build_token_store(folder: Path, sources: Sequence[Path], tokenizer: PreTrain
                             stream.write(np.asarray(ids, dtype=np.uint16).tobytes())
             (aside / "held_out.bin").write_bytes(np.asarray(held_out, dtype=np.uint16).tobytes())
             (aside / "store.json").write_text(json.dumps({"sources": wanted, "fingerprint": digest.hexdigest()}))
+    for name in (*(f"{index}.bin" for index in range(len(sources))), "held_out.bin"):
+        tokens = (folder / name).stat().st_size // np.dtype(np.uint16).itemsize
+        if tokens <= length:
+            which = "the held-out part" if name == "held_out.bin" else str(sources[int(name.removesuffix(".bin"))])
+            raise DataError(
+                f"{which} has {tokens} tokens, more than sequence_length={length} are needed; "
+                "give more text or a shorter sequence_length"
+            )
     return TokenStore(
         train=[np.memmap(folder / f"{index}.bin", dtype=np.uint16, mode="r") for index in range(len(sources))],
         held_out=np.fromfile(folder / "held_out.bin", dtype=np.uint16),

@@ -65,8 +65,8 @@ class RecommendRequest(Request):
 
     history: list[ItemId] = Field(max_length=MAX_HISTORY, description="item ids, oldest first; may be empty")
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items to return at most")
-    kind: Literal["product", "service"] | None = Field(default=None, description="only items of this kind")
-    exclude_seen: bool = Field(default=True, description="leave out what is in the history")
+    kind: Literal["product", "service"] | None = Field(default="product", description="only items of this kind")
+    exclude_seen: bool = Field(default=False, description="leave out what is in the history (consumables come back)")
 
 
 class ModelInfo(BaseModel):

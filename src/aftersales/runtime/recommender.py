@@ -113,14 +113,14 @@ class Recommender:
         return result
 
     def recommend(
-        self, history: Sequence[str], k: int = 10, exclude_seen: bool = True, kind: str | None = None
+        self, history: Sequence[str], k: int = 10, exclude_seen: bool = False, kind: str | None = None
     ) -> Recommendations:
         """Recommend up to ``k`` items after a history of item ids, oldest first.
 
         Args:
             history: item ids; unknown ones are ignored and reported. It may be empty.
             k: how many; more than there are gives all.
-            exclude_seen: leave out the items of the history. Consumables are bought again: pass False to see them.
+            exclude_seen: leave out the items of the history. Consumables are bought again, so they stay unless asked.
             kind: ``product``, ``service`` or None for both.
 
         Raises:

@@ -4,7 +4,7 @@ goes on where it was; the target appears at the end, whole.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def score_file(source: Path, target: Path, classifiers: Mapping[str, Classifier]
     fields = [field for field in schema_of(source) if field.name not in taken]
     added = [pyarrow.field(f"{task}.{name}", kind) for task in classifiers for name, kind in ANSWER_TYPES.items()]
     schema = pyarrow.schema([*fields, *added, pyarrow.field(ERROR, pyarrow.string())])
-    write_rows(target, _joined(source, text_column, parts, schema, table_format(source)), schema)
+    write_rows(target, _joined(source, text_column, parts, schema, table_format(source), taken), schema)
     shutil.rmtree(parts)
     return total
 
@@ -115,11 +115,14 @@ def _unfinished(parts: Path, state: dict[str, Any]) -> int:
     return len(list(parts.glob("*.jsonl")))
 
 
-def _joined(source: Path, text_column: str, parts: Path, schema: pyarrow.Schema, kind: str) -> Iterator[Row]:
+def _joined(
+    source: Path, text_column: str, parts: Path, schema: pyarrow.Schema, kind: str, added: Set[str]
+) -> Iterator[Row]:
     answers = (json.loads(line) for part in sorted(parts.glob("*.jsonl")) for line in part.open(encoding="utf-8"))
+    own = set(schema.names) - added
     text = {field.name for field in schema if field.type == pyarrow.string()} if kind == ".jsonl" else set()
     for (_, row), answer in zip(read_rows(source, (text_column,)), answers, strict=True):
-        kept = {name: _as_text(value) if name in text else value for name, value in row.items()}
+        kept = {name: _as_text(value) if name in text else value for name, value in row.items() if name in own}
         yield {**dict.fromkeys(schema.names), **kept, **answer}
 
 

@@ -10,6 +10,8 @@ from aftersales.core.errors import ConfigError, nearest
 from aftersales.core.paths import project_root
 
 SPLITS = ("train", "validation", "test")
+# Names that endpoints and the recommender's experiment bear.
+RESERVED = ("triage", "recommend", "recommendation")
 
 
 class Title(Config):
@@ -59,6 +61,8 @@ class Task(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.name in RESERVED:
+            raise ValueError(f"the name {self.name!r} is taken by an endpoint or the recommender; choose another")
         names = self.label_names
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"label {doubled[0]!r} is defined twice")

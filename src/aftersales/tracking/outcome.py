@@ -13,6 +13,7 @@ class Outcome:
         metric: the headline metric.
         figure: its value on test with the 95 % interval.
         floor: the floor's value on the same rows.
+        parts: what else belongs beside the figure, such as the encoder's without its lexical half.
         seconds: from reading the data to the evaluated model.
         folder: the model folder.
         run_id: the run in the experiment store.
@@ -25,11 +26,12 @@ class Outcome:
     seconds: float
     folder: Path
     run_id: str
+    parts: str = ""
 
     def report(self) -> str:
         """Return the closing lines of a training command."""
         return (
-            f"{self.task}: {self.metric} {self.figure} on test, floor {self.floor}, {self.seconds:.0f} s\n"
+            f"{self.task}: {self.metric} {self.figure} on test, floor {self.floor}{self.parts}, {self.seconds:.0f} s\n"
             f"model: {self.folder}\n"
             f"run:   {self.run_id}  (make it the champion: aftersales promote {self.run_id})"
         )

@@ -13,6 +13,8 @@ from aftersales.tracking.store import connect, reported
 
 ALIAS = "champion"
 PREFIX = "aftersales-"
+# What MLflow answers where there is no such model, or a model without the alias; anything else is a failure.
+NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ def champion(task: str) -> Champion | None:
     client = connect()
     try:
         version = client.get_model_version_by_alias(PREFIX + task, ALIAS)
-    except MlflowException:
-        return None
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND:
+            return None
+        raise TrackingError(f"the registry cannot say who is champion of {task!r}: {error}; try again") from None
     return Champion(task, str(version.version), str(version.run_id), _folder(str(version.source)))
 
 

@@ -19,7 +19,11 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 def tracking_uri() -> str:
     """Return where runs are logged."""
-    return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{outputs() / 'mlflow.db'}"
+    return os.environ.get(TRACKING_VARIABLE) or _default_uri()
+
+
+def _default_uri() -> str:
+    return f"sqlite:///{outputs() / 'mlflow.db'}"
 
 
 def connect() -> mlflow.MlflowClient:
@@ -46,7 +50,7 @@ def experiment_id(client: mlflow.MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = TRACKING_VARIABLE not in os.environ
+    local = tracking_uri() == _default_uri()  # MLflow sets the variable itself once it is in use
     location = (outputs() / "mlartifacts" / name).as_uri() if local else None
     return str(client.create_experiment(name, artifact_location=location))
 
@@ -59,7 +63,7 @@ def serve_page(port: int) -> NoReturn:
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri()]
-    if TRACKING_VARIABLE not in os.environ:
+    if tracking_uri() == _default_uri():
         command += ["--default-artifact-root", (outputs() / "mlartifacts").as_uri()]
     os.execve(sys.executable, command, environment)  # noqa: S606  (our own interpreter)
 
