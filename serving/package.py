@@ -36,7 +36,7 @@ REQUIREMENTS = (
     "starlette",
     "tokenizers",
 )  # BentoML adds itself
-# Paths under /v1 that are no task's.
+# Paths under /v1 that are no task's (``tasks.task.RESERVED`` refuses them at birth; folders may come from elsewhere).
 RESERVED = ("triage", "recommend")
 
 
