@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from aftersales.corpora.public import PUBLIC_DATA_VARIABLE, load_public
+from aftersales.corpora.public import load_public
 
 MODULE = [sys.executable, "-c", "from aftersales.cli.main import main; main()"]
 
@@ -23,7 +23,6 @@ def test_the_demo_goes_from_corpora_to_scored_messages(project):
 
 
 @pytest.mark.public
-@pytest.mark.skipif(PUBLIC_DATA_VARIABLE not in os.environ, reason="the folder of the public sets is not named")
 @pytest.mark.parametrize(
     ("name", "counts", "labels"),
     [("online_shopping_10_cats", (49885, 6284, 6364), 2), ("smp2017_task1", (2298, 769, 667), 31)],

@@ -73,6 +73,26 @@ def test_heads_of_the_first_layer_start_on_their_neighbours():
         assert attention[head, 16].argmax() == 16 + offset
 
 
+def test_the_bag_of_words_loss_trains_cls_and_nothing_asks_it_otherwise():
+    recipe = load_script("training/pretrain.py")
+    torch.manual_seed(0)
+    model = recipe.BertForMaskedLM(
+        recipe.BertConfig(
+            vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        )
+    )
+    model.eval()
+    rows = np.random.default_rng(0).integers(5, 50, (4, 8))
+    hidden = np.zeros(rows.shape, dtype=bool)
+    hidden[:, 3] = True
+    plain, both = (recipe.pretraining_loss(model, rows, rows, hidden, weight) for weight in (0.0, 0.5))
+    wanted = torch.zeros(4, 50).scatter_(1, torch.from_numpy(rows[:, 1:]), 1.0)
+    logits = model(input_ids=torch.from_numpy(rows)).logits[:, 0]
+    bag = -(logits.log_softmax(1) * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
+    assert (both - plain).item() == pytest.approx(0.5 * bag.item(), rel=1e-4)
+    assert bag.item() > 1
+
+
 def test_masks_hide_the_wanted_share_and_no_special_token():
     rows = np.tile(np.arange(100), (50, 1))
     inputs, hidden = mask_rows(rows, 0.15, 100, [0, 1, 2, 3, 4], 4, seed=1, step=0)
