@@ -27,6 +27,7 @@ from aftersales.encoders.load import locate
 from aftersales.evaluation.card import classifier_card
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
+from aftersales.runtime.decision import decide
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.settings import InferenceSettings, LabelInfo
 from aftersales.tasks import Task
@@ -71,14 +72,17 @@ def main(config: ClassifyConfig) -> Outcome:
     trained = alone + weight * floor.lexical.scores(test_texts)
     predicted, confidence = _answers(trained, calibration, multi_label)
     below, encoder_alone = floor.predictions(test_texts), _answers(alone, calibration_alone, multi_label)[0]
-    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, calibration.answer_threshold)
+    chosen = settings(data, fitted, weight, calibration)
+    probabilities = calibrated(trained, calibration.temperature, multi_label)
+    answered = np.array([decide(row, chosen).decision == "answer" for row in probabilities])
+    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, answered)
     seconds = time.monotonic() - started
 
     folder = outputs() / "models" / data.task.name
     with atomic_folder(folder) as aside:
         write_graph(fitted, aside)
         floor.lexical.write(aside)
-        settings(data, fitted, weight, calibration).write(aside)
+        chosen.write(aside)
         write_text(aside / "README.md", classifier_card(data, evaluation, config.fit.encoder, seconds))
         seal(aside, "classifier", data.task.name)
         parity = exported_parity(aside, test_texts, trained, predicted, calibration, multi_label)

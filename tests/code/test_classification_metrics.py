@@ -87,6 +87,12 @@ def test_the_answer_threshold_gives_the_wanted_precision():
     assert lowest_confidence(confidence, right, 0.75) == 0.6
     assert lowest_confidence(confidence, right, 0.9) == 0.8
     assert lowest_confidence(confidence, ~right, 1.0) > 1.0
+
+
+def test_a_flawless_validation_split_does_not_hand_off_whatever_is_a_little_less_sure():
+    logits = np.eye(4)[np.arange(40) % 4] * 40
+    found = calibrate(logits, logits > 0, False, 0.9)
+    assert found.answer_threshold <= 0.9 and found.clarify_threshold <= found.answer_threshold
     assert lowest_confidence(np.array([0.9, 0.9]), np.array([True, False]), 0.9) > 1.0
 
 

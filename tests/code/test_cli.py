@@ -15,9 +15,13 @@ MODULE = [sys.executable, "-c", "from aftersales.cli.main import main; main()"]
 
 def run(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["aftersales", *arguments])
-    with pytest.raises(SystemExit) as stopped:
+    code = 0
+    try:
         main()
-    return stopped.value.code, capsys.readouterr().err
+    except SystemExit as stopped:
+        code = stopped.code
+    captured = capsys.readouterr()
+    return code, captured.err if code else captured.out
 
 
 def test_help_answers_within_half_a_second_and_loads_nothing_heavy():
@@ -47,11 +51,13 @@ def test_every_command_has_examples_that_start_with_its_name(name):
     ("arguments", "expected"),
     [
         (["train", "configs/intents.yaml"], "did you mean"),
-        (["train", "configs/intent.yaml", "fit.epoch=3"], "unknown key 'fit.epoch'; did you mean 'epochs'?"),
+        (["train", "configs/intent.yaml", "fit.epoch=3"], "unknown key 'fit.epoch'; did you mean 'fit.epochs'?"),
         (["train", "configs/intent.yaml", "data.path=none.csv"], "none.csv does not exist"),
         (["train", "configs/intent.yaml", "fit.encoder=./none"], "none does not exist"),
         (["train", "configs/intent.yaml", "recipe=clasify"], "did you mean 'classify'"),
         (["check", "intents"], "did you mean 'intent'"),
+        (["check", "intent", "limit=3"], "not 'limit=3'; write data.KEY=VALUE"),
+        (["check", "configs/recommend.yaml"], "a config of the recipe 'recommend'"),
         (["score"], "give either a TEXT or --file"),
         (["score", "--file", "a.csv"], "--file needs --out"),
         (["score", "你好"], "no champion yet"),
@@ -88,6 +94,27 @@ def test_a_new_task_from_a_csv_file_is_whole(project, monkeypatch, capsys, tmp_p
     assert "high" in shown and "fingerprint" in shown
     code, error = run(monkeypatch, capsys, *arguments)
     assert code == 2 and "exists already" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "options", "expected"),
+    [
+        ("Über", "", (), "task name 'Über' is not made of lower-case letters"),
+        ("topic", "x,a|b\n", (), "label 'a|b' holds something else than letters"),
+        ("topic", ",low\n", (), "--skip-bad-rows"),
+        ("topic", ",low\n", ("--skip-bad-rows",), None),
+        ("triage", "", (), "the name 'triage' is taken"),
+    ],
+)
+def test_what_makes_no_task_is_said_and_nothing_is_written(
+    project, monkeypatch, capsys, tmp_path, name, rows, options, expected
+):
+    table = tmp_path / "rows.csv"
+    good = "".join(f"第{i}次催一下,high\n第{i}个慢慢来,low\n" for i in range(40))
+    table.write_text(f"text,label\n{good}{rows}", encoding="utf-8")
+    code, shown = run(monkeypatch, capsys, "new-task", name, str(table), *options)
+    assert (code == 2 and expected in shown) if expected else "1 bad rows" in shown
+    assert (project / "data" / "tasks" / name).exists() == (expected is None)
 
 
 def test_running_as_a_process_gives_code_2():

@@ -27,8 +27,9 @@ def test_every_shipped_config_is_valid_and_starts_with_its_command(path):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("fit.epoch=3", "unknown key 'fit.epoch'; did you mean 'epochs'?"),
+        ("fit.epoch=3", "unknown key 'fit.epoch'; did you mean 'fit.epochs'?"),
         ("fitt.epochs=3", "unknown key 'fitt'; did you mean 'fit'?"),
+        ("epochs=3", "unknown key 'epochs'; did you mean 'fit.epochs'?"),
         ("fit.epochs=many", "key 'fit.epochs'"),
         ("fit.epochs=0", "key 'fit.epochs'"),
         ("fit.epochs", "not of the form key=value"),
@@ -60,3 +61,8 @@ def test_overrides_reach_nested_keys():
     values = read_yaml(path)
     config = build(config_type(values), apply_overrides(values, ["fit.seed=7", "data.limit=100"]), str(path))
     assert (config.fit.seed, config.data.limit) == (7, 100)
+
+
+@pytest.mark.parametrize(("written", "meant"), [("no", "no"), ("on", "on"), ("true", True), ("3", 3), ("0.5", 0.5)])
+def test_a_label_may_be_called_no(written, meant):
+    assert apply_overrides({}, [f"data.label_map.good={written}"])["data"]["label_map"]["good"] == meant

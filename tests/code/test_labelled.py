@@ -39,7 +39,7 @@ def test_the_same_rows_from_every_format(tmp_path):
     [
         ("a.csv", "text,label\n ,good\n", "utf-8", "line 2: the text is empty"),
         ("a.csv", "text,label\n好,god\n", "utf-8", "unknown label 'god'; did you mean 'good'?"),
-        ("a.csv", "txt,label\n好,good\n", "utf-8", "no column 'text'; did you mean 'txt'?"),
+        ("a.csv", "txt,label\n好,good\n", "utf-8", "no column 'text'; did you mean 'txt'; rename"),
         ("a.csv", "id,text,label\n1,好,good\n1,差,bad\n", "utf-8", "duplicate id '1', first used in line 2"),
         ("a.csv", "text,label\n" + "长" * 100_000 + ",good\n", "utf-8", "100,000 characters, at most 10,000"),
         ("a.csv", "text,label\n质量很差,bad\n", "gb18030", "line 2 is not UTF-8; it looks like GB18030"),

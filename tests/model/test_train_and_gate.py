@@ -13,7 +13,7 @@ from aftersales.core.errors import ModelError, TrackingError
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.lexical import Lexical
 from aftersales.tracking.gate import GateRefused, promote
-from aftersales.tracking.registry import champion, evidence_of, run_of
+from aftersales.tracking.registry import champion, evidence_of, need_champion, run_of
 from aftersales.tracking.runs import EVIDENCE
 
 ROWS = 60
@@ -67,6 +67,8 @@ def test_from_training_to_the_champion_and_no_further(project, task, tiny_encode
     with pytest.raises(GateRefused, match=r"FAIL  beats its floor"):
         promote(outcome.run_id)  # the floor is perfect on this task, and equal is not better
     assert champion("easy") is None
+    with pytest.raises(TrackingError, match=r"the gate refused its last run .*beats its floor: .* against 1\.0000"):
+        need_champion("easy")
 
     weaken(outcome.run_id, "floor")
     assert "there is no champion yet" in promote(outcome.run_id).report()
@@ -75,6 +77,7 @@ def test_from_training_to_the_champion_and_no_further(project, task, tiny_encode
 
     with pytest.raises(GateRefused, match=r"is the champion already"):
         promote(outcome.run_id)
+    assert run_of(outcome.run_id).data.tags["gate"] == "passed"
 
     second = train(task, tiny_encoder, "fit.epochs=6", "fit.seed=2")
     weaken(second.run_id, "floor")

@@ -88,8 +88,11 @@ def predictions(probabilities: np.ndarray, multi_label: bool, label_threshold: f
 def lowest_confidence(confidence: np.ndarray, right: np.ndarray, precision: float) -> float:
     """Return the lowest confidence from which on the share of right answers is at least ``precision``.
 
-    It is ``NEVER`` when no confidence is enough.
+    It is ``NEVER`` when no confidence is enough. Where every row may be answered, validation says nothing about less
+    sure ones than it has; there the calibrated confidence is taken at its word.
     """
+    if not len(confidence) or right.mean() >= precision:
+        return float(min([precision, *confidence]))
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     share = np.cumsum(right[order]) / np.arange(1, len(order) + 1)

@@ -20,9 +20,15 @@ def check(source: str, overrides: tuple[str, ...]) -> None:
     from collections import Counter
 
     from aftersales.core.config import apply_overrides, build, read_yaml
+    from aftersales.core.errors import ConfigError
     from aftersales.corpora.load import DataConfig, load_data
 
-    values = read_yaml(Path(source)) if source.endswith(".yaml") else {"data": {"task": source}}
+    values = read_yaml(Path(source)) if source.endswith(".yaml") else {"recipe": "classify", "data": {"task": source}}
+    if values.get("recipe") != "classify":
+        raise ConfigError(f"{source} is a config of the recipe {values.get('recipe')!r}; check reads labelled texts")
+    others = [override for override in overrides if not override.startswith("data.")]
+    if others:
+        raise ConfigError(f"check reads only keys of the section data, not {others[0]!r}; write data.KEY=VALUE")
     merged = apply_overrides({"data": values.get("data", {})}, overrides)
     data = load_data(build(DataConfig, merged["data"], f"{source}, section data"))
     for note in data.notes:
@@ -43,6 +49,7 @@ def check(source: str, overrides: tuple[str, ...]) -> None:
 @click.option("--multi-label", is_flag=True, help="Any number of labels a text.")
 @click.option("--separator", default="|", show_default=True, help="Between several labels in one cell.")
 @click.option("--title-zh", help="Chinese title; the name when not given.")
+@click.option("--skip-bad-rows", is_flag=True, help="Leave out rows without a text or label and say how many.")
 def new_task(
     name: str,
     path: Path,
@@ -51,6 +58,7 @@ def new_task(
     multi_label: bool,
     separator: str,
     title_zh: str | None,
+    skip_bad_rows: bool,
 ) -> None:
     """Make the task folder and the config of a new classification task from a file of labelled texts.
 
@@ -67,10 +75,14 @@ def new_task(
     from aftersales.corpora.new_task import make_task
 
     columns = Columns(text_column, label_column, "id", separator)
-    folder, config = make_task(name, path, columns, multi_label, title_zh)
-    root = project_root()
-    click.echo(f"task folder: {folder.relative_to(root)}\nconfig:      {config.relative_to(root)}")
-    click.echo(f"next:        aftersales train {config.relative_to(root)}")
+    made = make_task(name, path, columns, multi_label, title_zh, skip_bad_rows)
+    for note in made.notes:
+        click.echo(f"note: {note}")
+    folder, config = (path.relative_to(project_root()) for path in (made.folder, made.config))
+    click.echo(f"task folder: {folder}\nconfig:      {config}\nnext:")
+    click.echo(f"  fill in the Chinese names and definitions in {folder}/task.yaml and write {folder}/guidelines.md")
+    click.echo(f"  aftersales check {name}")
+    click.echo(f"  aftersales train {config}")
 
 
 COMMANDS = (check, new_task)

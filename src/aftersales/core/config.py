@@ -1,5 +1,6 @@
 """Typed configuration: one YAML file, ``key=value`` overrides, and errors that name the nearest valid key."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,22 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2: only true and false are booleans, so that a label may be called ``no`` or ``on``."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|True|false|False)$"), list("tTfF"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML 1.2 as far as scalars go; raises ``yaml.YAMLError``."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
@@ -26,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not UTF-8, is not YAML or is not a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         siblings = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(f"config file {path} does not exist{nearest(str(path), siblings)}") from None
@@ -57,7 +74,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             node[parent] = dict(child or {})
             node = node[parent]
         try:
-            node[last] = yaml.safe_load(raw)
+            node[last] = parse_yaml(raw)
         except (yaml.YAMLError, ValueError) as error:
             raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from None
     return merged
@@ -85,19 +102,28 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(location[-1], _keys(model, location[:-1]))}"
+        return f"unknown key {key!r}{_nearest_key(model, location)}"
     if problem["type"] == "missing":
         return f"key {key!r} is required"
     return f"key {key!r}: {problem['msg']} (got {problem['input']!r})"
 
 
-def _keys(model: type[BaseModel], parents: Sequence[str]) -> list[str]:
-    """Return the valid keys of the section reached through ``parents``."""
-    current: Any = model
-    for parent in parents:
-        field = getattr(current, "model_fields", {}).get(parent)
-        if field is None:
-            return []
+def _nearest_key(model: type[BaseModel], location: list[str]) -> str:
+    """Say which key was meant: one of another section that bears the name, else the nearest of the same section."""
+    elsewhere = [key for key in _keys(model) if key.rpartition(".")[2] == location[-1]]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]!r}?"
+    section = "".join(f"{parent}." for parent in location[:-1])
+    here = [key for key in _keys(model) if key.startswith(section) and "." not in key.removeprefix(section)]
+    return nearest(".".join(location), here)
+
+
+def _keys(model: type[BaseModel], section: str = "") -> list[str]:
+    """Return the dotted valid keys of a configuration and its sections."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(section + name)
         options = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
-    return list(getattr(current, "model_fields", {}))
+        inner = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        keys += _keys(inner, f"{section}{name}.") if inner else []
+    return keys

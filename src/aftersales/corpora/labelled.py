@@ -110,7 +110,7 @@ def read_examples(path: Path, task: Task, columns: Columns, notes: list[str] | N
                 )
         except DataError as error:
             if notes is None:
-                raise DataError(f"{error} (data.bad_rows=skip leaves bad rows out)") from None
+                raise DataError(f"{error} (data.bad_rows=skip, or --skip-bad-rows, leaves bad rows out)") from None
             problems.append(str(error))
             continue
         seen[example.id] = line

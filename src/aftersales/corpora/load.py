@@ -44,7 +44,7 @@ class DataConfig(Config):
     @classmethod
     def _labels_are_text(cls, value: Any) -> Any:
         """Take YAML's 1, true and 0.5 as the words they are in a file of labels."""
-        return {str(key): str(label) for key, label in value.items()} if isinstance(value, dict) else value
+        return {_word(key): _word(label) for key, label in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -60,6 +60,10 @@ class DataConfig(Config):
     def columns(self) -> Columns:
         """The column names as the reader wants them."""
         return Columns(self.text_column, self.label_column, self.id_column, self.label_separator, self.label_map)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_data(config: DataConfig) -> LabelledData:

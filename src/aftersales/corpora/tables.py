@@ -47,9 +47,10 @@ def read_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[int, 
         raise DataError(f"data file {path} has no rows")
     for column in columns:
         if column not in first[1]:
+            hint = nearest(column, map(str, first[1])).removesuffix("?")
             raise DataError(
-                f"{path} has no column {column!r}{nearest(column, map(str, first[1]))}; "
-                "say what it is called with data.text_column=… and so on (train, check) or --text-column and so on"
+                f"{path} has no column {column!r}{hint}; rename it in the file, or name yours with --text-column or "
+                "--label-column (train, check: data.text_column=… or data.label_column=…)"
             )
     yield from chain([first], rows)
 

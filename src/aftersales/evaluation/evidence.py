@@ -22,6 +22,10 @@ from aftersales.evaluation.classification import (
 )
 
 MIN_SLICE = 10
+CHINESE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "Arial Unicode MS",
+)  # fmt: skip
 
 
 def indicator(examples: Sequence[Example], labels: Sequence[str]) -> np.ndarray:
@@ -70,7 +74,7 @@ def evaluate(
     floor: np.ndarray,
     encoder_alone: np.ndarray,
     confidence: np.ndarray,
-    answer_threshold: float,
+    answered: np.ndarray,
 ) -> Evaluation:
     """Measure predictions on the test split.
 
@@ -80,11 +84,10 @@ def evaluate(
         floor: labels given by the floor, likewise.
         encoder_alone: labels given by the model without its lexical half, likewise.
         confidence: of the model's answers, shape (test rows,).
-        answer_threshold: confidence from which the decision is to answer.
+        answered: rows with the decision to answer, boolean of shape (test rows,).
     """
     gold = indicator(data.test, data.task.label_names)
     right = (gold == predicted).all(axis=1)
-    answered = confidence >= answer_threshold
     return Evaluation(
         metric=data.task.metric,
         rows=len(gold),
@@ -162,7 +165,12 @@ def _confusion(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _draw_confusion(path: Path, names: list[str], confusion: list[dict[str, Any]]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.font_manager import fontManager
 
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = [*(font for font in CHINESE_FONTS if font in installed), "DejaVu Sans"]
+    readable = len(fonts) > 1 or all(name.isascii() for name in names)
+    shown = names if readable else [str(number) for number in range(1, len(names) + 1)]
     matrix = np.zeros((len(names), len(names)), dtype=int)
     for cell in confusion:
         matrix[names.index(cell["gold"]), names.index(cell["predicted"])] = cell["rows"]
@@ -171,9 +179,9 @@ def _draw_confusion(path: Path, names: list[str], confusion: list[dict[str, Any]
     FigureCanvasAgg(canvas)
     axes = canvas.subplots()
     axes.imshow(matrix, cmap="Blues")
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_xlabel("predicted")
+    axes.set_xticks(range(len(names)), shown, rotation=90, fontsize=8, fontfamily=fonts)
+    axes.set_yticks(range(len(names)), shown, fontsize=8, fontfamily=fonts)
+    axes.set_xlabel("predicted" if readable else "predicted (no Chinese font here: labels numbered as in task.yaml)")
     axes.set_ylabel("gold")
     for gold, predicted in zip(*matrix.nonzero(), strict=True):
         shade = "white" if matrix[gold, predicted] > matrix.max() / 2 else "black"

@@ -10,6 +10,8 @@ from aftersales.core.errors import ConfigError, nearest
 from aftersales.core.paths import project_root
 
 SPLITS = ("train", "validation", "test")
+NAME = r"^[a-z][a-z0-9_]*$"
+LABEL = r"^[\w.\-]+$"
 # Names that endpoints and the recommender's experiment bear.
 RESERVED = ("triage", "recommend", "recommendation")
 
@@ -31,7 +33,7 @@ class Group(Config):
 class Label(Config):
     """One label: its name in data and answers, its Chinese name, what it means and the group it belongs to."""
 
-    name: str = Field(pattern=r"^[\w.\-]+$")
+    name: str = Field(pattern=LABEL)
     zh: str = ""
     definition: str = ""
     parent: str | None = None
@@ -49,7 +51,7 @@ class Task(Config):
         handoff: labels that always go to a human.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: str = Field(pattern=NAME)
     version: int = 1
     title: Title
     kind: Literal["single_label", "multi_label"]

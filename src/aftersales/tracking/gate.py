@@ -19,7 +19,7 @@ from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.ranking import gains, served_ranks
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.recommender import Recommender
-from aftersales.tracking.registry import champion, crown, evidence_of, model_folder_of, run_of
+from aftersales.tracking.registry import champion, crown, evidence_of, keep_verdict, model_folder_of, run_of
 
 
 class GateRefused(AftersalesError):
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def promote(run_id: str) -> Verdict:
-    """Put a run through the gate and make it the champion of its task when it passes.
+    """Put a run through the gate and make it the champion of its task when it passes; the run keeps the verdict.
 
     Raises:
         TrackingError: the run does not exist or lacks its evidence.
@@ -65,6 +65,9 @@ def promote(run_id: str) -> Verdict:
         raise TrackingError(f"run {run.info.run_name!r} was not logged by `aftersales train` (it has no tag 'task')")
     lines = judge(run, task)
     passed = all(line.passed for line in lines)
+    reigning = champion(task)
+    if reigning is None or reigning.run_id != run.info.run_id:
+        keep_verdict(run, [line.rule for line in lines if not line.passed])
     version = crown(run, "\n".join(map(str, lines))) if passed else None
     verdict = Verdict(task, str(run.info.run_name), lines, version)
     if not passed:

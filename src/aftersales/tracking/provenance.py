@@ -1,5 +1,6 @@
 """What a run was: commit, lock file, machine and package versions."""
 
+import getpass
 import hashlib
 import os
 import platform
@@ -15,8 +16,14 @@ PACKAGES = ("torch", "transformers", "datasets", "onnxruntime", "mlflow", "sciki
 def provenance() -> dict[str, str]:
     """Return tags that say from what a run was made; ``commit`` ends in ``-dirty`` when the tree was changed."""
     root = project_root()
+    commit = _commit(root)
     tags = {
-        "commit": _commit(root),
+        "commit": commit,
+        # What MLflow's own page shows as source, version and user of a run.
+        "mlflow.source.git.commit": commit.removesuffix("-dirty"),
+        "mlflow.source.name": "aftersales train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": getpass.getuser(),
         "lock_sha256": _sha256(root / "requirements.lock"),
         "machine": f"{_processor()} x {os.cpu_count()}",
         "python": platform.python_version(),

@@ -13,6 +13,7 @@ from aftersales.tracking.store import connect, reported
 
 ALIAS = "champion"
 PREFIX = "aftersales-"
+VERDICT = "gate"  # tag of a run that was put through the gate
 # What MLflow answers where there is no such model, or a model without the alias; anything else is a failure.
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -51,11 +52,24 @@ def need_champion(task: str) -> Champion:
     """
     found = champion(task)
     if found is None:
-        raise TrackingError(
-            f"task {task!r} has no champion{nearest(task, champions()) if champions() else ''}: "
-            "`make demo` trains all shipped ones, or `aftersales train CONFIG` and `aftersales promote RUN`"
-        )
+        raise TrackingError(f"task {task!r} has no champion{_why_none(task)}")
     return found
+
+
+def _why_none(task: str) -> str:
+    client = connect()
+    experiment = client.get_experiment_by_name(task)
+    runs = client.search_runs([experiment.experiment_id], max_results=1) if experiment else []
+    if not runs:
+        near = nearest(task, champions()) if champions() else ""
+        return f"{near}: `make demo` trains all shipped ones, or `aftersales train CONFIG` and `aftersales promote RUN`"
+    name, verdict = runs[0].info.run_name, runs[0].data.tags.get(VERDICT)
+    if verdict is None:
+        return f": its last run {name!r} was not put through the gate yet; `aftersales promote {runs[0].info.run_id}`"
+    return (
+        f": the gate refused its last run {name!r} ({verdict}); train a better one, or look at it all the same with "
+        f"`aftersales score TEXT --model outputs/models/{task}`"
+    )
 
 
 def champions() -> list[str]:
@@ -119,6 +133,12 @@ def crown(run: mlflow.entities.Run, reason: str) -> str:
         client.update_model_version(PREFIX + task, version.version, description=reason)
         client.set_registered_model_alias(PREFIX + task, ALIAS, version.version)
     return str(version.version)
+
+
+def keep_verdict(run: mlflow.entities.Run, failures: list[str]) -> None:
+    """Write on the run what the gate said of it: ``passed``, or the rules that failed."""
+    with reported("experiment store"):
+        connect().set_tag(run.info.run_id, VERDICT, "; ".join(failures) or "passed")
 
 
 def _source(run: mlflow.entities.Run) -> str:

@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Logged:
         pyfunc: file with the models-from-code script that loads the folder.
         example: example input of the model.
         prediction: what the model answers to it.
-        requirements: pip requirements of the model.
+        requirements: packages that the model needs, logged with the versions installed here.
     """
 
     experiment: str
@@ -81,7 +82,7 @@ def log_run(logged: Logged) -> str:
                 artifacts={"folder": str(logged.folder)},
                 signature=mlflow.models.infer_signature(logged.example, logged.prediction),
                 input_example=logged.example,
-                pip_requirements=list(logged.requirements),
+                pip_requirements=[f"{name}=={version(name)}" for name in logged.requirements],
             )
             return str(run.info.run_id)
 
