@@ -13,6 +13,7 @@ from aftersales.runtime.recommender import Recommendations
 from aftersales.runtime.settings import LabelInfo
 
 CONTENTS = "models.json"
+NO_TASKS = ("triage", "recommend")  # paths under /v1 that are no classifier's
 
 
 class Packaged(BaseModel):

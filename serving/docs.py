@@ -27,6 +27,7 @@ from aftersales.runtime.protocol import (
     TriageResponse,
 )
 from serving.contents import Contents, PackagedClassifier, PackagedRecommender
+from serving.metrics import Metrics
 
 _EXAMPLE_ID = "order-20261111-0001"
 _TAG = {"name": "scoring", "description": "打分与推荐"}
@@ -35,12 +36,14 @@ _PROBES = {
     "/readyz": "every model is loaded; until then there is no answer, or 503",
     "/metrics": "figures for Prometheus",
 }
+PATHS = ("/", "/docs.js", "/docs.json", *_PROBES)  # what GET finds
 _REFUSALS = {
     "400": "the body is not JSON",
+    "404": "there is no such endpoint",
     "413": f"the body is longer than {MAX_BODY_BYTES} bytes",
     "415": "the content type is not application/json",
     "422": "a field is missing, unknown, of a wrong type or beyond its limit; `detail` names it",
-    "429": "too many requests at once; try again later",
+    "429": "too many requests at once; `Retry-After` says when to try again",
     "500": "the service failed",
     "504": "no answer in time",
 }
@@ -120,10 +123,10 @@ def openapi(contents: Contents, version: str) -> dict[str, Any]:
     }
 
 
-def pages(contents: Contents, version: Callable[[], str]) -> Starlette:
-    """Return the page at ``/`` with its script and its OpenAPI description."""
+def pages(contents: Contents, metrics: Metrics, version: Callable[[], str]) -> Starlette:
+    """Return the page at ``/`` with its script and its OpenAPI description, and the figures at ``/metrics``."""
 
-    def serve(text: Callable[[], str], media_type: str) -> Callable[[Request], Response]:
+    def serve(text: Callable[[], str | bytes], media_type: str) -> Callable[[Request], Response]:
         headers = {"content-security-policy": _POLICY, "referrer-policy": "no-referrer"}
         return lambda _: Response(text(), media_type=media_type, headers=headers)
 
@@ -135,6 +138,7 @@ def pages(contents: Contents, version: Callable[[], str]) -> Starlette:
             Route("/", serve(lambda: _PAGE, "text/html")),
             Route("/docs.js", serve(lambda: _SCRIPT, "text/javascript")),
             Route("/docs.json", serve(description, "application/json")),
+            Route("/metrics", serve(metrics.text, "text/plain; version=0.0.4; charset=utf-8")),
         ]
     )
 

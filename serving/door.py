@@ -1,9 +1,12 @@
-"""What every request passes before BentoML sees it: request id, content type, size, and the request's shape.
+"""What every request passes before BentoML sees it: request id, content type, size, the request's shape, and load.
 
-BentoML would read any content type (a pickle among them), any length, and print the traceback of every bad request.
+BentoML would read any content type (a pickle among them), any length, and print the traceback of every bad request; its
+own answers to overload have another shape and no request id.
 """
 
+import asyncio
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from aftersales.runtime.protocol import MAX_BODY_BYTES, REQUEST_ID, ErrorResponse, Problem
+from serving.metrics import Metrics
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -21,6 +25,7 @@ HEADER = b"x-request-id"
 # Of a body that is too long this much is read and thrown away, so that an honest client sees the 413.
 MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES
 MAX_PROBLEMS = 8
+RETRY_SECONDS = 1
 
 _REQUEST_ID = re.compile(REQUEST_ID.encode())
 
@@ -41,10 +46,28 @@ class DisconnectedError(Exception):
 class Door:
     """ASGI middleware; requests without a body (pages, health, metrics) only get their request id."""
 
-    def __init__(self, app: App, requests: Mapping[str, type[BaseModel]]) -> None:
-        """Guard ``app``; ``requests`` says for each path what its body must be."""
+    def __init__(
+        self,
+        app: App,
+        requests: Mapping[str, type[BaseModel]],
+        metrics: Metrics,
+        max_concurrency: int,
+        timeout_seconds: float,
+    ) -> None:
+        """Guard ``app``.
+
+        Args:
+            app: what answers.
+            requests: for each path, what its body must be.
+            metrics: where requests are counted.
+            max_concurrency: with so many in work, a further one is answered with 429.
+            timeout_seconds: after so long the answer is 504; the work itself counts as running until it ends.
+        """
         self._app = app
         self._requests = requests
+        self._metrics = metrics
+        self._max_concurrency, self._timeout = max_concurrency, timeout_seconds
+        self._work: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it here."""
@@ -55,29 +78,65 @@ class Door:
         headers = [(name, value) for name, value in scope["headers"] if name != HEADER]
         scope = {**scope, "headers": [*headers, (HEADER, request_id)]}
 
+        started, status = time.monotonic(), 500
+
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message = {**message, "headers": [*message.get("headers", []), (HEADER, request_id)]}
             await send(message)
 
-        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self._app(scope, receive, send_with_id)
-            return
         try:
+            if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+                await self._app(scope, receive, send_with_id)
+                return
             _check_content_type(scope)
+            model = self._requests.get(scope["path"])
+            if model is None:
+                raise RefusedError(404, "there is no such endpoint; / lists them")
             body = await _read(receive)
-            self._check_shape(scope["path"], body)
+            self._check_shape(model, body)
+            await self._let_in(scope, _replay(body, receive), send_with_id)
         except RefusedError as refused:
             await _answer(refused, request_id.decode(), send_with_id)
         except DisconnectedError:
             return
-        else:
-            await self._app(scope, _replay(body, receive), send_with_id)
+        finally:
+            self._metrics.observe(scope["path"], status, time.monotonic() - started)
 
-    def _check_shape(self, path: str, body: bytes) -> None:
-        model = self._requests.get(path)
-        if model is None:
-            return  # BentoML answers 404
+    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Let the app work on one request, as long as there is room and time."""
+        if len(self._work) >= self._max_concurrency:
+            raise RefusedError(429, f"{self._max_concurrency} requests are in work; try again later")
+        late = answered = False
+
+        async def send_in_time(message: Message) -> None:
+            nonlocal answered
+            if not late:
+                answered = True
+                await send(message)
+
+        task = asyncio.create_task(_as_coroutine(self._app(scope, receive, send_in_time)))
+        self._work.add(task)
+        self._metrics.running.set(len(self._work))
+        task.add_done_callback(self._finished)
+        await asyncio.wait({task}, timeout=self._timeout)
+        if task.done():
+            task.result()
+        elif answered:
+            await task  # the answer is on its way
+        else:
+            late = True  # what is computed meanwhile cannot be stopped, and is thrown away
+            raise RefusedError(504, f"there was no answer within {self._timeout:g} seconds")
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._work.discard(task)
+        self._metrics.running.set(len(self._work))
+        if not task.cancelled():
+            task.exception()  # seen, so that asyncio does not print it
+
+    def _check_shape(self, model: type[BaseModel], body: bytes) -> None:
         try:
             model.model_validate_json(body)
         except ValidationError as error:
@@ -85,6 +144,10 @@ class Door:
                 raise RefusedError(400, "the body is not JSON in UTF-8") from None
             detail = _problems(error, model)
             raise RefusedError(422, f"{detail[0].field}: {detail[0].problem}", detail) from None
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
 
 
 def _request_id(scope: Message) -> bytes:
@@ -144,5 +207,7 @@ async def _answer(refused: RefusedError, request_id: str, send: Send) -> None:
     answer = ErrorResponse(error=refused.error, detail=refused.detail, request_id=request_id)
     body = answer.model_dump_json().encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if refused.status == 429:
+        headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

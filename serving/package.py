@@ -19,25 +19,24 @@ from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.manifest import Manifest, verify
 from aftersales.runtime.protocol import EXAMPLE_TEXTS, ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
-from serving.contents import Contents, Packaged, PackagedClassifier, PackagedRecommender
+from serving.contents import NO_TASKS, Contents, Packaged, PackagedClassifier, PackagedRecommender
 from serving.home import VARIABLE, bentoml_home
 
 # Not "aftersales": BentoML takes a Bento's name for a module first, and would import the checkout's package.
 BENTO = "aftersales-scoring"
 # Rooms that serving runs on, and the files of this package that go into the Bento.
 ROOMS = ("core", "text", "runtime")
-SERVICE_FILES = ("__init__.py", "contents.py", "docs.py", "door.py", "logs.py", "service.py")
+SERVICE_FILES = ("__init__.py", "contents.py", "docs.py", "door.py", "logs.py", "metrics.py", "service.py")
 REQUIREMENTS = (
     "numpy",
     "onnxruntime",
+    "prometheus-client",
     "pydantic",
     "PyYAML",
     "safetensors",
     "starlette",
     "tokenizers",
 )  # BentoML adds itself
-# Paths under /v1 that are no task's (``tasks.task.RESERVED`` refuses them at birth; folders may come from elsewhere).
-RESERVED = ("triage", "recommend")
 
 
 def build_bento(models: Mapping[str, Path]) -> str:
@@ -67,7 +66,7 @@ def _describe(models: Mapping[str, Path]) -> Contents:
     contents = Contents(classifiers=[])
     for name, folder in models.items():
         manifest = verify(folder)
-        if manifest.name != name or name in RESERVED:
+        if manifest.name != name or name in NO_TASKS:
             raise ModelError(f"{folder} holds the model {manifest.name!r} and cannot be packaged as {name!r}")
         if manifest.kind == "classifier":
             contents.classifiers.append(_describe_classifier(folder))

@@ -25,12 +25,13 @@ from aftersales.runtime.protocol import (
 )
 from aftersales.runtime.recommender import Recommendations, Recommender
 from serving.contents import Contents, Packaged
-from serving.docs import endpoints, pages
+from serving.docs import PATHS, endpoints, pages
 from serving.door import HEADER, Door
 from serving.logs import withhold_texts
+from serving.metrics import Metrics
 
 CONTENTS = Contents.read(Path(__file__).parent)
-# More requests than this at once are answered with 429; BentoML holds a request's memory until the timeout is over.
+# More requests than this at once are answered with 429.
 MAX_CONCURRENCY = 64
 TIMEOUT_SECONDS = 10
 
@@ -127,13 +128,22 @@ def _service() -> bentoml.Service[Scoring]:
         name="AfterSales",
         workers=1,
         threads=os.cpu_count() or 1,  # each runs one request on one core
-        traffic={"timeout": TIMEOUT_SECONDS, "max_concurrency": MAX_CONCURRENCY},
+        traffic={"timeout": 2 * TIMEOUT_SECONDS},  # the door answers first
+        metrics={"enabled": False},
         # The content type is the client's words, and they do not belong in a log.
         logging={"access": {"enabled": True, "request_content_type": False}},
         envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
     )(Scoring)
-    service.add_asgi_middleware(Door, requests={one.route: one.request for one in endpoints(CONTENTS)})
-    service.mount_asgi_app(pages(CONTENTS, lambda: str(service.bento.tag) if service.bento else "not built"))
+    requests = {one.route: one.request for one in endpoints(CONTENTS)}
+    metrics = Metrics([*requests, *PATHS])
+    service.add_asgi_middleware(
+        Door,
+        requests=requests,
+        metrics=metrics,
+        max_concurrency=MAX_CONCURRENCY,
+        timeout_seconds=TIMEOUT_SECONDS,
+    )
+    service.mount_asgi_app(pages(CONTENTS, metrics, lambda: str(service.bento.tag) if service.bento else "not built"))
     return service
 
 

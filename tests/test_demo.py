@@ -18,7 +18,7 @@ def test_the_demo_goes_from_corpora_to_scored_messages(project):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for task in ("intent", "sentiment", "complaint_cause", "recommendation"):
-        assert f"champion of {task} is now version 1" in done.stdout
+        assert f"champion of {task} is now version 1" in done.stdout, task
     assert "scored messages" in done.stdout and "recommended after" in done.stdout
 
 

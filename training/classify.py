@@ -19,6 +19,7 @@ from aftersales.classifiers.export import Parity, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
 from aftersales.classifiers.floor import fit_floor
 from aftersales.core.config import Config, load
+from aftersales.core.errors import ConfigError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_text
 from aftersales.core.paths import outputs
 from aftersales.corpora.labelled import Example, LabelledData, fingerprint
@@ -27,7 +28,7 @@ from aftersales.encoders.load import locate
 from aftersales.evaluation.card import classifier_card
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
-from aftersales.runtime.decision import decide
+from aftersales.runtime.decision import decide, rescaled
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.settings import InferenceSettings, LabelInfo
 from aftersales.tasks import Task
@@ -54,6 +55,8 @@ def main(config: ClassifyConfig) -> Outcome:
     for note in data.notes:
         print(f"note: {note}")
     labels, multi_label = data.task.label_names, data.task.multi_label
+    if multi_label and config.fit.label_smoothing:
+        raise ConfigError("fit.label_smoothing is for tasks with one label a text; leave it out")
     train, validation = (
         ([example.text for example in part], indicator(part, labels)) for part in (data.train, data.validation)
     )
@@ -114,7 +117,7 @@ def main(config: ClassifyConfig) -> Outcome:
 def work_name(config: ClassifyConfig, data: LabelledData) -> str:
     """Return a name for the checkpoints of exactly this config, data and encoder."""
     source = Path(locate(config.fit.encoder))
-    files = [sha256_of_file(path) for path in sorted(source.glob("*"))] if source.is_dir() else []
+    files = [sha256_of_file(path) for path in sorted(source.rglob("*")) if path.is_file()]
     return hashlib.sha256(f"{config}{data.fingerprint}{files}".encode()).hexdigest()[:16]
 
 
@@ -122,8 +125,8 @@ def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) ->
     """Return the labels given, boolean of shape (rows, labels), and the confidence of each row's answer."""
     probabilities = calibrated(logits, calibration.temperature, multi_label)
     predicted = predictions(probabilities, multi_label, calibration.label_threshold)
-    confidence, _ = judged(probabilities, predicted, multi_label, calibration.label_threshold)
-    return predicted, confidence
+    raw, _ = judged(probabilities, predicted, multi_label, calibration.label_threshold)
+    return predicted, rescaled(raw, calibration.confidence_scale, calibration.confidence_shift)
 
 
 def settings(data: LabelledData, fitted: Fitted, lexical_weight: float, calibration: Calibration) -> InferenceSettings:

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from aftersales.core.config import Config, load
+from aftersales.core.errors import ModelError
 from aftersales.core.files import atomic_folder, write_json, write_text
 from aftersales.core.paths import outputs
 from aftersales.corpora.interaction_tables import Columns, read_interactions
-from aftersales.corpora.interactions import EventKind, Interactions, Split, leave_one_out
+from aftersales.corpora.interactions import EventKind, Histories, Interactions, Split, leave_one_out
 from aftersales.corpora.synthetic_interactions import generate
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.ranking import Ranking, evaluate_ranking
 from aftersales.recommenders import create
+from aftersales.recommenders.base import MAX_HISTORY
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender
 from aftersales.tracking.outcome import Outcome
@@ -33,6 +35,7 @@ from aftersales.tracking.runs import Logged, log_run, run_name
 
 TASK = "recommendation"
 FLOOR = "popularity"
+PARITY_USERS = 256
 SYNTHETIC = "synthetic"
 PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_recommender.py")
 REQUIREMENTS = ["aftersales", "onnxruntime", "numpy", "pandas"]
@@ -59,8 +62,8 @@ class Data(Config):
     time_column: str = "timestamp"
     kind_column: str | None = "kind"
     kind_map: dict[str, str] = Field(default_factory=dict)
-    seed: int = 1
-    users: int = 2000
+    seed: int = Field(default=1, ge=0)
+    users: int = Field(default=2000, ge=1)
     history: tuple[EventKind, ...] = ("buy", "service")
     target: EventKind = "buy"
 
@@ -109,6 +112,7 @@ def main(config: RecommendConfig) -> Outcome:
         model.export(aside)
         write_text(aside / "README.md", card(config, found))
         seal(aside, "recommender", TASK)
+        check_export(model.score(split.test.histories.select(0, PARITY_USERS)), aside, split.test.histories)
     seconds = time.monotonic() - begun
     with tempfile.TemporaryDirectory() as scratch:
         write_evidence(Path(scratch), config, found)
@@ -124,6 +128,21 @@ def main(config: RecommendConfig) -> Outcome:
     )
     print(outcome.report())
     return outcome
+
+
+def check_export(scores: NDArray[np.float32], folder: Path, histories: Histories) -> None:
+    """Compare the scores of the first users with those of the exported model.
+
+    Raises:
+        ModelError: they differ by more than a thousandth of their spread.
+    """
+    rows = histories.select(0, len(scores)).padded()[:, -MAX_HISTORY:]
+    difference = float(np.abs(Recommender.load(folder).scores(rows) - scores).max())
+    if difference > 1e-3 * float(scores.std()):
+        raise ModelError(
+            f"the exported recommender gives other scores than the trained one (by up to {difference:.3g}); "
+            "the model is not written"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from aftersales.classifiers.calibrate import calibrate, lowest_confidence, predictions
+from aftersales.classifiers.calibrate import calibrate, fit_confidence, judged, lowest_confidence, predictions
 from aftersales.classifiers.floor import fit_floor
 from aftersales.evaluation.classification import (
     difference,
@@ -14,6 +14,7 @@ from aftersales.evaluation.classification import (
     per_label,
 )
 from aftersales.runtime.classifier import calibrated
+from aftersales.runtime.decision import rescaled
 
 
 def one_hot(labels, count):
@@ -87,6 +88,18 @@ def test_the_answer_threshold_gives_the_wanted_precision():
     assert lowest_confidence(confidence, right, 0.75) == 0.6
     assert lowest_confidence(confidence, right, 0.9) == 0.8
     assert lowest_confidence(confidence, ~right, 1.0) > 1.0
+
+
+def test_the_confidence_of_a_multi_label_answer_becomes_a_probability():
+    random = np.random.default_rng(0)
+    probabilities = random.beta(0.4, 0.4, (4000, 6))
+    gold = random.random((4000, 6)) < probabilities  # calibrated by label, yet an answer of six is rarely all right
+    raw, right = judged(probabilities, gold, True, 0.5)
+    scale, shift = fit_confidence(raw, right)
+    before = expected_calibration_error(raw, right)
+    after = expected_calibration_error(rescaled(raw, scale, shift), right)
+    assert before > 0.2 and after < 0.05
+    assert rescaled(raw, 1.0, 0.0) == pytest.approx(raw, abs=1e-5)
 
 
 def test_a_flawless_validation_split_does_not_hand_off_whatever_is_a_little_less_sure():

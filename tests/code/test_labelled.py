@@ -6,6 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from aftersales.core.config import build
 from aftersales.core.errors import ConfigError, DataError
 from aftersales.corpora.labelled import Columns, Example, assemble, read_examples, split_by_key
 from aftersales.corpora.load import DataConfig, load_data
@@ -48,6 +49,10 @@ def test_the_same_rows_from_every_format(tmp_path):
         ("a.csv", "", "utf-8", "has no rows"),
         ("a.jsonl", '{"text": "好", "label": "good"}\n{"text": ', "utf-8", "line 2 is not JSON"),
         ("a.jsonl", "[1]\n", "utf-8", "line 1 is not a JSON object"),
+        ("a.jsonl", '{"text": "好", "label": "good"}\n{"text": "差"}\n', "utf-8", "line 2: the row has no 'label'"),
+        ("a.jsonl", '{"text": "好", "label": "good"}\n{"label": "bad"}\n', "utf-8", "line 2: the text is empty"),
+        ("a.jsonl", '{"text": ' + "9" * 5000 + "}\n", "utf-8", "line 1 is not JSON"),
+        ("a.jsonl", "[" * 100_000 + "\n", "utf-8", "line 1 is not JSON"),
         ("a.parquet", "no parquet", "utf-8", "is not a Parquet file"),
         ("a.xlsx", "x", "utf-8", "the ending '.xlsx' is not one of"),
     ],
@@ -105,6 +110,37 @@ def test_texts_of_the_test_split_leave_training():
     )
     assert len(data.train) == 14
     assert "1 training rows stand in validation or test" in data.notes[0]
+
+
+def test_what_a_model_takes_for_the_same_text_leaves_training_too():
+    rows = [*examples(10), *examples(5, "bad", 50), Example("w", "订单１２３没到啊啊啊啊", ("good",))]
+    data = assemble(TASK, rows, examples(2, start=200), [Example("x", "订单123没到啊啊啊", ("good",))])
+    assert len(data.train) == 15
+
+
+def test_a_split_that_ends_up_empty_or_a_single_label_is_refused():
+    rows = [*examples(10), *examples(5, "bad", 50)]
+    with pytest.raises(DataError, match=r"the validation split is empty \(rows that stand in a later split"):
+        assemble(TASK, rows, examples(2, start=200), examples(2, start=200))
+    with pytest.raises(DataError, match=r"every row has the label 'good'"):
+        assemble(TASK, examples(10), examples(2, start=200), examples(2, start=300))
+
+
+@pytest.mark.parametrize("keys", [{"text_column": "t"}, {"label_map": {"a": "b"}}, {"bad_rows": "skip"}])
+def test_options_of_a_file_without_a_file_are_refused(keys):
+    with pytest.raises(ConfigError, match=rf"data\.{next(iter(keys))} goes with data\.path"):
+        build(DataConfig, {"task": "intent", **keys}, "here")
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": [f"第{i}条评论" for i in range(5000)], "label": ["good"] * 5000})
+    pyarrow.parquet.write_table(table, path, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[200:20_000] = b"\xff" * 19_800
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"is damaged after row|is not a Parquet file"):
+        read_examples(path, TASK, Columns())
 
 
 def test_the_fingerprint_follows_content_not_order():

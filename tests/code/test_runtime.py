@@ -1,6 +1,7 @@
 """The exported model: its manifest, its scores in any company, its decisions."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,26 @@ def test_a_multi_label_decision_gives_every_label_over_the_threshold() -> None:
     assert found.decision == "clarify"
     none = decide(np.array([0.01, 0.02, 0.03], dtype=np.float32), multi)
     assert (none.labels, none.decision) == ([], "answer")
+
+
+def test_any_label_that_goes_to_a_human_does_so() -> None:
+    labels = [LabelInfo(name=name) for name in ("slow", "injury", "rude")]
+    common = {"task": "t", "task_version": 1, "data_fingerprint": "d", "labels": labels, "max_tokens": 8}
+    many = InferenceSettings(kind="multi_label", handoff_labels=["injury"], **common)
+    assert decide(np.array([0.99, 0.98, 0.01]), many).reason == "needs_human"
+    assert decide(np.array([0.99, 0.01, 0.01]), many).decision == "answer"
+    one = InferenceSettings(kind="single_label", handoff_labels=["injury"], **common)
+    assert decide(np.array([0.9, 0.08, 0.02]), one).decision == "answer", "only the likeliest label counts"
+
+
+def test_a_graph_that_does_not_fit_its_labels_is_refused(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(model, folder)
+    settings = InferenceSettings.read(folder)
+    settings.model_copy(update={"labels": [*settings.labels, LabelInfo(name="more")]}).write(folder)
+    seal(folder, "classifier", "intent")
+    with pytest.raises(ModelError, match=r"the graph scores 4 labels and inference\.json lists 5"):
+        Classifier.load(folder)
 
 
 def test_label_confidence_is_a_coin_throw_at_the_threshold_and_sure_at_the_ends() -> None:

@@ -12,9 +12,10 @@ from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ModelError, TrackingError
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.lexical import Lexical
+from aftersales.runtime.manifest import seal
 from aftersales.tracking.gate import GateRefused, promote
-from aftersales.tracking.registry import champion, evidence_of, need_champion, run_of
-from aftersales.tracking.runs import EVIDENCE
+from aftersales.tracking.registry import champion, evidence_of, model_folder_of, need_champion, run_of
+from aftersales.tracking.runs import EVIDENCE, EVIDENCE_DIGEST, digest_of_evidence
 
 ROWS = 60
 WORDS = {"return": "退货退回去", "invoice": "发票抬头税号", "parcel": "快递物流包裹"}
@@ -52,7 +53,9 @@ def weaken(run_id, column):
     for row in rows[:6]:
         row[column] = ["return" if row["gold"] != ["return"] else "invoice"]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    mlflow.MlflowClient().log_artifact(run_id, str(path), EVIDENCE)
+    client = mlflow.MlflowClient()
+    client.log_artifact(run_id, str(path), EVIDENCE)
+    client.set_tag(run_id, EVIDENCE_DIGEST, digest_of_evidence(path.parent))
 
 
 def test_from_training_to_the_champion_and_no_further(project, task, tiny_encoder):
@@ -99,6 +102,41 @@ def test_from_training_to_the_champion_and_no_further(project, task, tiny_encode
     card = (found.folder / "README.md").read_text(encoding="utf-8")
     assert "floor" in card and "model-index" in card
     assert not [path for path in found.folder.rglob("*") if path.suffix in {".pt", ".bin", ".pkl"}]
+
+
+def test_evidence_or_a_model_changed_after_logging_is_refused(project, task, tiny_encoder):
+    outcome = train(task, tiny_encoder, "fit.epochs=1")
+    (evaluation,) = (project / "outputs/mlartifacts").rglob("evidence/evaluation.json")
+    evaluation.write_text(evaluation.read_text() + " ")
+    with pytest.raises(TrackingError, match=r"is not what it logged"):
+        promote(outcome.run_id)
+    (settings,) = (project / "outputs/mlartifacts").rglob("inference.json")
+    folder = settings.parent
+    settings = json.loads((folder / "inference.json").read_text())
+    (folder / "inference.json").write_text(json.dumps({**settings, "answer_threshold": 0.0}))
+    seal(folder, "classifier", "easy")
+    with pytest.raises(TrackingError, match=r"is not the model that run .* logged"):
+        model_folder_of(run_of(outcome.run_id))
+
+
+def test_a_candidate_of_other_test_rows_must_say_so(project, task, tiny_encoder):
+    first = train(task, tiny_encoder, "fit.epochs=6")
+    weaken(first.run_id, "floor")
+    promote(first.run_id)
+    split = project / "data/tasks/easy/test.jsonl"
+    split.write_text(split.read_text(encoding="utf-8").replace("2000号", "3000号"), encoding="utf-8")
+    second = train(task, tiny_encoder, "fit.epochs=6", "fit.seed=2")
+    weaken(second.run_id, "floor")
+    with pytest.raises(GateRefused, match=r"FAIL  is measured on the champion's test rows: 1 of its 24 .* 1 are gone"):
+        promote(second.run_id)
+    with pytest.raises(GateRefused, match=r"pass  is measured on the champion's test rows.*accepted by --changed-test"):
+        promote(second.run_id, changed_test=True)  # the rule that still fails: it is no better
+    for name in ("train", "validation", "test"):
+        path = project / f"data/tasks/easy/{name}.jsonl"
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(rows[:15]), encoding="utf-8")
+    with pytest.raises(GateRefused, match=r"FAIL  is measured on 15 test rows, at least 20"):
+        promote(train(task, tiny_encoder, "fit.epochs=1").run_id)
 
 
 def test_an_altered_missing_or_added_file_is_named(project, task, tiny_encoder, tmp_path):

@@ -125,7 +125,26 @@ def test_a_body_of_three_megabytes_is_refused(served: Served, path: str) -> None
 
 def test_another_method_or_path_is_refused(served: Served) -> None:
     assert served.client.get("/v1/intent").status_code == 405
-    assert served.post("/v1/nothing", {"texts": [MARKER]}).status_code == 404
+    for path in ("/v1/nothing", "/v1/intent%0A", "/v1/intent/"):
+        answer = served.post(path, {"texts": [7], MARKER: 1})
+        assert answer.status_code == 404 and answer.json()["request_id"] and MARKER not in answer.text
+
+
+def test_the_figures_name_no_path_of_a_client(served: Served) -> None:
+    for number in range(50):
+        served.client.get(f"/scan{number}")
+    served.post("/v1/intent", {"texts": ["退款"]})
+    figures = served.client.get("/metrics").text
+    assert "scan" not in figures and len(figures) < 20_000
+    assert 'aftersales_requests_total{endpoint="/v1/intent",status="200"}' in figures
+    assert 'aftersales_requests_total{endpoint="other",status="404"}' in figures
+
+
+def test_characters_that_stand_for_many_cost_no_more(served: Served) -> None:
+    started = time.monotonic()
+    for character in "\ufdfa", "\u3316":
+        assert served.post("/v1/intent", {"texts": [character * 2000] * 64}).status_code == 422
+    assert time.monotonic() - started < 3
 
 
 def test_the_log_is_of_one_line_a_request_and_holds_nothing_of_it(served: Served) -> None:

@@ -1,19 +1,23 @@
 """Packaging and starting: what is refused, and what the log may say of an error."""
 
+import asyncio
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
 from serving.contents import Contents
-from serving.door import Door
+from serving.door import Door, Message, Receive, Send
 from serving.launch import running_bento
 from serving.logs import WithholdTexts
+from serving.metrics import Metrics
 from serving.package import build_bento
 from tests.serving.conftest import Served
 
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.runtime.manifest import seal
+from aftersales.runtime.protocol import ScoreRequest
 
 
 def stored(served: Served, name: str) -> Path:
@@ -107,13 +111,50 @@ def test_an_exception_is_logged_without_its_message() -> None:
     assert "model.onnx is altered" in record(ModelError("model.onnx is altered"))
 
 
+def test_overload_and_delay_are_answered_in_the_shape_of_every_refusal() -> None:
+    async def slow(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.4)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(door: Door) -> tuple[int, dict[bytes, bytes], dict[str, object]]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b'{"texts": ["a"]}', "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-type", b"application/json")]}
+        await door(scope, receive, send)
+        assert len(sent) == 2, "what comes too late is thrown away"
+        return sent[0]["status"], dict(sent[0]["headers"]), json.loads(sent[1]["body"] or b"{}")
+
+    async def everything() -> None:
+        metrics = Metrics(["/x"])
+        patient = Door(slow, {"/x": ScoreRequest}, metrics, max_concurrency=2, timeout_seconds=5)
+        answers = await asyncio.gather(*(ask(patient) for _ in range(3)))
+        assert sorted(status for status, *_ in answers) == [200, 200, 429]
+        _, headers, body = next(answer for answer in answers if answer[0] == 429)
+        assert headers[b"retry-after"] == b"1" and body["request_id"] == headers[b"x-request-id"].decode()
+        hasty = Door(slow, {"/x": ScoreRequest}, metrics, max_concurrency=1, timeout_seconds=0.05)
+        status, _, body = await ask(hasty)
+        assert status == 504 and body["request_id"]
+        assert (await ask(hasty))[0] == 429, "what still computes counts"
+        await asyncio.sleep(0.5)
+        assert (await ask(hasty))[0] == 504
+
+    asyncio.run(everything())
+
+
 def test_the_door_lets_other_protocols_through() -> None:
     seen = []
 
     async def app(scope: object, receive: object, send: object) -> None:
         seen.append(scope)
 
-    door = Door(app, {})
+    door = Door(app, {}, Metrics([]), max_concurrency=1, timeout_seconds=1)
     with pytest.raises(StopIteration):
         door({"type": "lifespan"}, None, None).send(None)  # type: ignore[arg-type]
     assert seen == [{"type": "lifespan"}]

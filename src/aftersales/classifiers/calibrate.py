@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from aftersales.runtime.classifier import calibrated
-from aftersales.runtime.decision import label_confidence
+from aftersales.runtime.decision import label_confidence, rescaled
 
 # Above every confidence, also one that rounds to 1.
 NEVER = 2.0
@@ -18,6 +18,8 @@ class Calibration:
     """What turns logits into decisions; the fields are those of ``runtime.settings.InferenceSettings``."""
 
     temperature: float
+    confidence_scale: float
+    confidence_shift: float
     label_threshold: float
     answer_threshold: float
     clarify_threshold: float
@@ -36,11 +38,15 @@ def calibrate(logits: np.ndarray, gold: np.ndarray, multi_label: bool, precision
     temperature, _ = fit_temperature(logits, gold, multi_label)
     probabilities = calibrated(logits, temperature, multi_label)
     label_threshold = best_label_threshold(probabilities, gold) if multi_label else 0.5
-    confidence, right = judged(probabilities, gold, multi_label, label_threshold)
+    raw, right = judged(probabilities, gold, multi_label, label_threshold)
+    scale, shift = fit_confidence(raw, right) if multi_label else (1.0, 0.0)
+    confidence = rescaled(raw, scale, shift)
     answer = lowest_confidence(confidence, right, precision)
     unsure = confidence < answer
     return Calibration(
         temperature=temperature,
+        confidence_scale=scale,
+        confidence_shift=shift,
         label_threshold=label_threshold,
         answer_threshold=answer,
         clarify_threshold=min(answer, lowest_confidence(confidence[unsure], right[unsure], precision / 2)),
@@ -57,6 +63,23 @@ def fit_temperature(logits: np.ndarray, gold: np.ndarray, multi_label: bool) -> 
     return float(np.exp(fitted.x)), float(fitted.fun)
 
 
+def fit_confidence(raw: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Return scale and shift of ``runtime.decision.rescaled`` that make what was right likeliest (Platt 1999).
+
+    Args:
+        raw: confidence of each row's least sure label, shape (rows,).
+        right: whether every label of the row is right, shape (rows,).
+    """
+    smoothed = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))  # Platt's targets
+
+    def loss(found: np.ndarray) -> float:
+        chance = np.clip(rescaled(raw, float(found[0]), float(found[1])), 1e-7, 1 - 1e-7)
+        return float(-(smoothed * np.log(chance) + (1 - smoothed) * np.log(1 - chance)).mean())
+
+    found = minimize(loss, x0=np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0.0, 20.0), (-20.0, 20.0)])
+    return float(found.x[0]), float(found.x[1])
+
+
 def best_label_threshold(probabilities: np.ndarray, gold: np.ndarray) -> float:
     """Return the threshold with the best micro-F1 on the given rows."""
 
@@ -70,7 +93,7 @@ def best_label_threshold(probabilities: np.ndarray, gold: np.ndarray) -> float:
 def judged(
     probabilities: np.ndarray, gold: np.ndarray, multi_label: bool, label_threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the confidence of each row's answer and whether it is right, both of shape (rows,)."""
+    """Return the raw confidence of each row's answer and whether it is right, both of shape (rows,)."""
     given = predictions(probabilities, multi_label, label_threshold)
     confidence = label_confidence(probabilities, label_threshold) if multi_label else probabilities.max(axis=1)
     return confidence, (given == gold).all(axis=1)

@@ -40,12 +40,12 @@ class FitConfig(Config):
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=3e-4, gt=0)
     head_learning_rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     max_tokens: int = Field(default=128, ge=8)
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, lt=2**32)
 
 
 @dataclass(frozen=True)

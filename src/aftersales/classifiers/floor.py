@@ -73,8 +73,10 @@ def fit_floor(
 
 def _lexical(vectorizer: TfidfVectorizer, model: OneVsRestClassifier, labels: int) -> Lexical:
     """Take the weights out of scikit-learn's objects; with two labels it keeps one column, the second's."""
-    weights = np.concatenate([one.coef_ for one in model.estimators_])
-    bias = np.concatenate([one.intercept_ for one in model.estimators_])
+    width = len(vectorizer.vocabulary_)
+    # A label that every row bears leaves nothing to separate: scikit-learn puts a constant there.
+    weights = np.concatenate([getattr(one, "coef_", np.zeros((1, width))) for one in model.estimators_])
+    bias = np.concatenate([getattr(one, "intercept_", np.ones(1)) for one in model.estimators_])
     if len(weights) == 1 and labels == 2:
         weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
     return Lexical(

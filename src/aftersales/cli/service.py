@@ -83,12 +83,15 @@ def check_text(text: str) -> None:
 
 def load_classifiers(tasks: tuple[str, ...], folders: tuple[Path, ...]) -> dict[str, Any]:
     """Return task name -> classifier, from folders or from the champions of ``tasks`` (all when empty)."""
-    from aftersales.core.errors import TrackingError
+    from aftersales.core.errors import ConfigError, TrackingError
     from aftersales.runtime.classifier import Classifier
 
     if folders:
         loaded = [Classifier.load(folder) for folder in folders]
-        return {classifier.settings.task: classifier for classifier in loaded}
+        found = {classifier.settings.task: classifier for classifier in loaded}
+        if tasks or len(found) < len(loaded):
+            raise ConfigError("--model names its task itself: leave out --task, and give one folder for each task")
+        return found
     from aftersales.tracking.registry import champions, need_champion
 
     names = tasks or tuple(task for task in champions() if task != "recommendation")

@@ -29,15 +29,17 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("run")
-def promote(run: str) -> None:
+@click.option("--changed-test", is_flag=True, help="The test rows were changed on purpose since the champion.")
+def promote(run: str, changed_test: bool) -> None:
     """Make RUN (an id or unique name) the champion of its task, if it passes the gate.
 
     \b
     Examples:
       aftersales promote 0a1b2c3d4e5f60718293a4b5c6d7e8f9
-      aftersales promote embedded-0.0002-1-1122-093000
+      aftersales promote embedded-lr0.0003-seed1-1122-093000
+      aftersales promote embedded-lr0.0003-seed1-1122-093000 --changed-test
     """
-    recipe("promote").main(run)
+    recipe("promote").main(run, changed_test)
 
 
 @click.command()

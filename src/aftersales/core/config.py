@@ -1,6 +1,7 @@
 """Typed configuration: one YAML file, ``key=value`` overrides, and errors that name the nearest valid key."""
 
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,7 +48,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         siblings = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(f"config file {path} does not exist{nearest(str(path), siblings)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a 13th month
         raise ConfigError(f"config file {path} cannot be read as UTF-8 YAML: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"config file {path} must hold `key: value` lines, not {type(value).__name__}")
@@ -105,7 +106,10 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
         return f"unknown key {key!r}{_nearest_key(model, location)}"
     if problem["type"] == "missing":
         return f"key {key!r} is required"
-    return f"key {key!r}: {problem['msg']} (got {problem['input']!r})"
+    reason = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], (dict, list)):  # a rule over several keys: it names them itself
+        return f"key {key!r}: {reason}" if key else reason
+    return f"key {key!r}: {reason} (got {reprlib.repr(problem['input'])})"
 
 
 def _nearest_key(model: type[BaseModel], location: list[str]) -> str:

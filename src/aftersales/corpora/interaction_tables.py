@@ -15,6 +15,7 @@ from aftersales.corpora.interactions import EVENT_KINDS, ITEM_KINDS, Event, Inte
 from aftersales.corpora.tables import read_rows
 
 TableFormat = Literal["csv", "jsonl", "parquet"]
+EVENT_COLUMNS = "data.user_column=…, data.item_column=…, data.time_column=… or data.kind_column=…"
 # Outside of these years a timestamp is taken for one in other units.
 EARLIEST, LATEST = datetime(1980, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
@@ -58,7 +59,7 @@ def read_interactions(events: Path, items: Path | None = None, columns: Columns 
     catalogue = read_items(items) if items else None
     known = {item.item_id for item in catalogue} if catalogue is not None else None
     found = []
-    for line, row in read_rows(events, required):
+    for line, row in read_rows(events, required, EVENT_COLUMNS):
         where = f"{events} line {line}"
         event = _event(row, columns, where)
         if known is not None and event.item_id not in known:
@@ -76,7 +77,7 @@ def read_items(path: Path) -> list[Item]:
         DataError: a missing file or column, an empty or repeated item id, an unknown kind or a bad price.
     """
     found: dict[str, Item] = {}
-    for line, row in read_rows(path, ("item_id",)):
+    for line, row in read_rows(path, ("item_id",), "its header"):
         where = f"{path} line {line}"
         item = _item(row, where)
         if item.item_id in found:
@@ -108,7 +109,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 
 
 def _event(row: Mapping[str, Any], columns: Columns, where: str) -> Event:
-    kind = "buy" if columns.kind is None else _text(row[columns.kind])
+    kind = "buy" if columns.kind is None else _text(row.get(columns.kind))
     kind = (columns.kinds or {}).get(kind, kind)
     if kind not in EVENT_KINDS:
         raise DataError(
@@ -119,7 +120,7 @@ def _event(row: Mapping[str, Any], columns: Columns, where: str) -> Event:
         user_id=_required(row, columns.user, where),
         item_id=_required(row, columns.item, where),
         kind=kind,
-        timestamp=_seconds(row[columns.time], f"{where}: column {columns.time!r}"),
+        timestamp=_seconds(row.get(columns.time), f"{where}: column {columns.time!r}"),
         detail=_text(row.get(columns.detail)),
     )
 
@@ -150,7 +151,7 @@ def _text(value: object) -> str:
 
 
 def _required(row: Mapping[str, Any], column: str, where: str) -> str:
-    if text := _text(row[column]):
+    if text := _text(row.get(column)):
         return text
     raise DataError(f"{where}: column {column!r} is empty; fill it or remove the row")
 

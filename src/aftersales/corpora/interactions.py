@@ -233,7 +233,8 @@ def leave_one_out(interactions: Interactions, target: EventKind = "buy") -> Spli
     chosen = np.flatnonzero(counts >= MIN_TARGETS)
     if not len(chosen):
         raise DataError(
-            f"no user has {MIN_TARGETS} {target!r} events, which leave-one-out needs; give longer histories"
+            f"no user has {MIN_TARGETS} {target!r} events, which leave-one-out needs; give longer histories, or add "
+            f"{target!r} to data.history"
         )
     validation, test = positions[ends[chosen] - 2], positions[ends[chosen] - 1]
     cut = np.full(len(counts), len(events))

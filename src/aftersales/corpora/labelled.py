@@ -110,7 +110,9 @@ def read_examples(path: Path, task: Task, columns: Columns, notes: list[str] | N
                 )
         except DataError as error:
             if notes is None:
-                raise DataError(f"{error} (data.bad_rows=skip, or --skip-bad-rows, leaves bad rows out)") from None
+                raise DataError(
+                    f"{error} (in a file of your own: data.bad_rows=skip or new-task --skip-bad-rows leaves them out)"
+                ) from None
             problems.append(str(error))
             continue
         seen[example.id] = line
@@ -121,7 +123,10 @@ def read_examples(path: Path, task: Task, columns: Columns, notes: list[str] | N
 
 
 def _example(row: Row, where: str, line: int, task: Task, columns: Columns, label_column: str) -> Example:
-    text = row[columns.text] if isinstance(row[columns.text], str) else ""
+    if label_column not in row:
+        raise DataError(f"{where}: the row has no {label_column!r}; add it or remove the row")
+    found = row.get(columns.text)
+    text = found if isinstance(found, str) else ""
     if not normalise(text):
         raise DataError(f"{where}: the text is empty; fill it or remove the row")
     if len(text) > MAX_CHARACTERS:
@@ -163,16 +168,19 @@ def assemble(
     Raises:
         DataError: a split is empty, or a label has a single training row.
     """
-    for name, examples in (("train", train), ("validation", validation), ("test", test)):
-        if not examples:
-            raise DataError(f"task {task.name}: the {name} split is empty; give more rows or a file of its own")
-    tested = {key(example.text) for example in test}
-    chosen = [example for example in validation if key(example.text) not in tested]
+    tested = {_form(example) for example in test}
+    chosen = [example for example in validation if _form(example) not in tested]
     if len(chosen) < len(validation):
         notes = [*notes, f"{len(validation) - len(chosen)} validation rows stand in test and were left out"]
     validation = chosen
-    evaluated = tested | {key(example.text) for example in validation}
-    kept = [example for example in train if key(example.text) not in evaluated]
+    evaluated = tested | {_form(example) for example in validation}
+    kept = [example for example in train if _form(example) not in evaluated]
+    for name, examples in (("train", kept), ("validation", validation), ("test", test)):
+        if not examples:
+            raise DataError(
+                f"task {task.name}: the {name} split is empty (rows that stand in a later split do not count); "
+                "give more rows or a file of its own"
+            )
     found = list(notes)
     if len(kept) < len(train):
         found.append(f"{len(train) - len(kept)} training rows stand in validation or test and were left out")
@@ -182,7 +190,7 @@ def assemble(
     if rare:
         raise DataError(
             f"task {task.name}: label {rare[0]!r} has {counts[rare[0]]} training row(s), at least "
-            f"{MIN_ROWS_A_LABEL} are needed; add rows, or rename it to another label with "
+            f"{MIN_ROWS_A_LABEL} are needed; add rows, or rename it to another label in the file or with "
             f"data.label_map.{rare[0]}=<label>"
         )
     if unseen := sorted(counts.keys() - {label for example in test for label in example.labels}):
@@ -191,7 +199,16 @@ def assemble(
     if absent:
         found.append(f"labels without a row are left out of the model: {', '.join(absent)}")
         task = task.model_copy(update={"labels": [label for label in task.labels if label.name in counts]})
+    if len(task.labels) < 2:
+        raise DataError(
+            f"task {task.name}: every row has the label {next(iter(counts), None)!r}; at least 2 are needed"
+        )
     return LabelledData(task, kept, list(validation), list(test), found)
+
+
+def _form(example: Example) -> str:
+    """Return what a model would take for the same text: stricter than the key, by which public sets are split."""
+    return key(normalise(example.text))
 
 
 def sample(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
@@ -242,5 +259,5 @@ def labels_found(path: Path, columns: Columns, multi_label: bool) -> list[str]:
     counts: Counter[str] = Counter()
     column = columns.label_for(multi_label)
     for _, row in read_rows(path, (columns.text, column)):
-        counts.update(_written(row[column], multi_label, columns.separator))
+        counts.update(_written(row.get(column), multi_label, columns.separator))
     return [label for label, _ in counts.most_common()]

@@ -52,8 +52,8 @@ class DataConfig(Config):
             raise ValueError("give either data.task or data.public")
         if self.public and self.path:
             raise ValueError("data.path needs data.task, because a public set brings its own rows")
-        if self.path is None and (self.test_path or self.validation_path):
-            raise ValueError("data.test_path and data.validation_path go with data.path")
+        if self.path is None and (odd := self.model_fields_set & OF_OWN_FILES):
+            raise ValueError(f"data.{min(odd)} goes with data.path, the file it describes")
         return self
 
     @property
@@ -62,7 +62,18 @@ class DataConfig(Config):
         return Columns(self.text_column, self.label_column, self.id_column, self.label_separator, self.label_map)
 
 
+# Keys that say how a file of one's own is read.
+OF_OWN_FILES = {
+    "validation_path", "test_path", "text_column", "label_column", "id_column", "label_separator", "label_map",
+    "bad_rows",
+}  # fmt: skip
+
+
 def _word(value: Any) -> str:
+    if isinstance(value, dict):
+        raise ValueError(
+            "a label with a dot cannot be written as data.label_map.1.0=…; put label_map into the YAML file"
+        )
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -63,12 +63,12 @@ def make_task(
         ConfigError: the name is taken or is no valid name.
         DataError: a row is wrong, or a label is too rare to be learned.
     """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"task name {name!r} is not made of lower-case letters, digits and _, a letter first")
     folder = project_root() / "data" / "tasks" / name
     config = project_root() / "configs" / f"{name}.yaml"
     if folder.exists() or config.exists():
         raise ConfigError(f"task {name!r} exists already ({folder}); choose another name or remove folder and config")
-    if not re.fullmatch(NAME, name):
-        raise ConfigError(f"task name {name!r} is not made of lower-case letters, digits and _, a letter first")
     found = labels_found(path, columns, multi_label)
     if len(found) < 2:
         raise DataError(

@@ -29,12 +29,18 @@ def table_format(path: Path) -> str:
     return suffix
 
 
-def read_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[int, Row]]:
+HOW_TO_NAME = (
+    "--text-column or --label-column (train, check: data.text_column=… or data.label_column=…)"  # of labelled texts
+)
+
+
+def read_rows(path: Path, columns: tuple[str, ...] = (), naming: str = HOW_TO_NAME) -> Iterator[tuple[int, Row]]:
     """Yield ``(line number, row)`` of a table; for Parquet the number is the row's, from 1.
 
     Args:
         path: a file with one of the endings in ``FORMATS``.
-        columns: columns that must be there.
+        columns: columns that the first row must have; a later row of JSON lines may lack one.
+        naming: the options by which a user says what a column is called.
 
     Raises:
         DataError: the file is missing, not UTF-8, not of its format, or lacks a column.
@@ -49,8 +55,7 @@ def read_rows(path: Path, columns: tuple[str, ...] = ()) -> Iterator[tuple[int, 
         if column not in first[1]:
             hint = nearest(column, map(str, first[1])).removesuffix("?")
             raise DataError(
-                f"{path} has no column {column!r}{hint}; rename it in the file, or name yours with --text-column or "
-                "--label-column (train, check: data.text_column=… or data.label_column=…)"
+                f"{path} has no column {column!r}{hint}; rename it in the file, or name yours with {naming}"
             )
     yield from chain([first], rows)
 
@@ -98,10 +103,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Row]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path} line {number} is not JSON ({error.msg}); the format is one object a line"
-            ) from None
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, a thousand brackets
+            said = getattr(error, "msg", None) or str(error)
+            raise DataError(f"{path} line {number} is not JSON ({said}); the format is one object a line") from None
         if not isinstance(row, dict):
             raise DataError(f"{path} line {number} is not a JSON object but {type(row).__name__}")
         yield number, row
@@ -113,10 +117,13 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path} is not a Parquet file: {error}") from None
     number = 0
-    for batch in table.iter_batches(batch_size=1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    try:
+        for batch in table.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} is damaged after row {number}: {error}; copy or write the file again") from None
 
 
 def write_rows(path: Path, rows: Iterator[Row], schema: pyarrow.Schema) -> None:

@@ -3,6 +3,8 @@
 from aftersales.corpora.labelled import LabelledData
 from aftersales.evaluation.evidence import Evaluation
 
+FEW_ANSWERS = 10  # of so few, the share of right ones says nothing
+
 
 def classifier_card(data: LabelledData, evaluation: Evaluation, encoder: str, seconds: float) -> str:
     """Return the card of a classifier as Markdown."""
@@ -18,6 +20,10 @@ def classifier_card(data: LabelledData, evaluation: Evaluation, encoder: str, se
         f"| {name} | {figure} | {evaluation.encoder_alone[name]} | {evaluation.floor[name]} |"
         for name, figure in evaluation.figures.items()
     )
+    share, precision = evaluation.answered
+    answered = f"The decision is to answer on {share:.0%} of the rows"
+    if share * evaluation.rows >= FEW_ANSWERS:
+        answered += f", and {precision:.1%} of these answers are right"
     return f"""---
 language: zh
 library_name: transformers
@@ -51,8 +57,7 @@ support vector machine on the same rows. Difference to the floor ({evaluation.me
 |---|---|---|---|
 {metrics}
 
-Expected calibration error {evaluation.ece:.3f}. The decision is to answer on {evaluation.answered[0]:.0%} of the rows,
-and {evaluation.answered[1]:.1%} of these answers are right.
+Expected calibration error {evaluation.ece:.3f}. {answered}.
 
 ## Where it is weak
 

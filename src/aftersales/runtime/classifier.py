@@ -29,6 +29,7 @@ class Classifier:
         self._session = open_graph(folder / GRAPH, threads)
         self._lexical = Lexical.read(folder) if self.settings.lexical_weight else None
         self._inputs = {node.name for node in self._session.get_inputs()}
+        self._check_widths(folder)
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> "Classifier":
@@ -79,6 +80,19 @@ class Classifier:
         if not texts:
             return []
         return [decide(row, self.settings, top_k) for row in self.probabilities(texts)]
+
+    def _check_widths(self, folder: Path) -> None:
+        ids = np.zeros((1, 2), dtype=np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        widths = {"graph": self._session.run(None, {name: feeds[name] for name in self._inputs})[0].shape[1]}
+        if self._lexical is not None:
+            widths["lexical half"] = self._lexical.scores([""]).shape[1]
+        for part, width in widths.items():
+            if width != len(self.settings.labels):
+                raise ModelError(
+                    f"{folder}: the {part} scores {width} labels and inference.json lists {len(self.settings.labels)}; "
+                    "export the model again"
+                )
 
     def _load_tokenizer(self, path: Path) -> Tokenizer:
         try:

@@ -1,5 +1,6 @@
 """From probabilities to a decision: answer, clarify or hand off to a human, and why."""
 
+from collections.abc import Set
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ class Prediction(BaseModel):
     Attributes:
         labels: single-label tasks: the likeliest labels, best first; multi-label tasks: every label given, best
             first, possibly none.
-        confidence: probability that the answer is right (multi-label: of the least sure of its yes/no answers).
+        confidence: calibrated probability that the answer is right (multi-label: that every label of it is).
         decision: ``answer``: act on it; ``clarify``: ask the customer back; ``handoff``: give it to a human.
         reason: why, as a fixed word that programs can test.
     """
@@ -56,11 +57,13 @@ def decide(probabilities: np.ndarray, settings: InferenceSettings, top_k: int = 
     order = np.argsort(-probabilities, kind="stable")
     if settings.kind == "multi_label":
         given = [int(index) for index in order if probabilities[index] >= settings.label_threshold]
-        confidence = float(label_confidence(probabilities[None], settings.label_threshold)[0])
+        raw = label_confidence(probabilities[None], settings.label_threshold)
+        confidence = float(rescaled(raw, settings.confidence_scale, settings.confidence_shift)[0])
     else:
         given = [int(index) for index in order[:top_k]]
         confidence = float(probabilities[order[0]])
-    decision, reason = _policy(settings.labels[given[0]].name if given else None, confidence, settings)
+    answer = given if settings.kind == "multi_label" else given[:1]
+    decision, reason = _policy({settings.labels[index].name for index in answer}, confidence, settings)
     labels = [ScoredLabel(**settings.labels[index].model_dump(), score=float(probabilities[index])) for index in given]
     return Prediction(labels=labels, confidence=confidence, decision=decision, reason=reason)
 
@@ -78,15 +81,21 @@ def label_confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return np.asarray(np.abs(2 * stretched - 1).min(axis=1) / 2 + 0.5)
 
 
+def rescaled(confidence: np.ndarray, scale: float, shift: float) -> np.ndarray:
+    """Turn raw confidences into probabilities that the whole answer is right (Platt 1999): 1 and 0 change nothing."""
+    inside = np.clip(confidence, 1e-6, 1 - 1e-6)
+    return np.asarray(1 / (1 + np.exp(-(scale * np.log(inside / (1 - inside)) + shift))))
+
+
 def _policy(
-    best: str | None, confidence: float, settings: InferenceSettings
+    given: Set[str], confidence: float, settings: InferenceSettings
 ) -> tuple[
     Literal["answer", "clarify", "handoff"],
     Literal["confident", "unsure", "very_unsure", "out_of_scope", "needs_human"],
 ]:
-    if best is not None and best == settings.out_of_scope:
+    if settings.out_of_scope in given:
         return "handoff", "out_of_scope"
-    if best in settings.handoff_labels:
+    if not given.isdisjoint(settings.handoff_labels):
         return "handoff", "needs_human"
     if confidence >= settings.answer_threshold:
         return "answer", "confident"

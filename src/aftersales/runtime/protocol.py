@@ -24,8 +24,11 @@ EXAMPLE_TEXTS = ["快递三天没动静了，再不发货就退款", "衣服很�
 
 
 def _says_something(text: str) -> str:
-    if not normalise(text):
+    normal = normalise(text)
+    if not normal:
         raise PydanticCustomError("blank", "the text is empty once white space and invisible characters are removed")
+    if len(normal) > MAX_TEXT_CHARACTERS:  # some characters stand for several
+        raise PydanticCustomError("string_too_long", "the text has too many characters once they are written out")
     return text
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from aftersales.core.errors import ModelError
 from aftersales.core.files import write_text
@@ -31,6 +31,7 @@ class InferenceSettings(BaseModel):
         max_tokens: longer texts are cut here.
         lexical_weight: of the n-gram scores that are added to the logits; 0 when the folder has no lexical half.
         temperature: divides the logits (Guo et al. 2017, section 4.2).
+        confidence_scale, confidence_shift: of the confidence of a multi-label answer, see ``decision.rescaled``.
         label_threshold: probability from which a label of a multi-label task is given.
         answer_threshold: confidence from which the decision is ``answer``.
         clarify_threshold: confidence from which it is ``clarify``; below, ``handoff``.
@@ -42,11 +43,13 @@ class InferenceSettings(BaseModel):
     task_version: int
     data_fingerprint: str
     kind: Literal["single_label", "multi_label"]
-    labels: list[LabelInfo]
-    max_tokens: int
+    labels: list[LabelInfo] = Field(min_length=2)
+    max_tokens: int = Field(ge=1)
     lexical_weight: float = 0.0
-    temperature: float = 1.0
-    label_threshold: float = 0.5
+    temperature: float = Field(default=1.0, gt=0)
+    confidence_scale: float = Field(default=1.0, ge=0)
+    confidence_shift: float = 0.0
+    label_threshold: float = Field(default=0.5, gt=0, lt=1)
     answer_threshold: float = 0.0
     clarify_threshold: float = 0.0
     out_of_scope: str | None = None
@@ -65,5 +68,5 @@ class InferenceSettings(BaseModel):
         """
         try:
             return cls.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, ValidationError) as error:
             raise ModelError(f"{folder / SETTINGS} cannot be read ({error}); export the model again") from None

@@ -82,7 +82,7 @@ def score_file(source: Path, target: Path, classifiers: Mapping[str, Classifier]
 
 def answer_rows(rows: list[Row], classifiers: Mapping[str, Classifier], text_column: str) -> list[dict[str, Any]]:
     """Return the added columns for each row."""
-    texts = [row[text_column] for row in rows]
+    texts = [row.get(text_column) for row in rows]
     answers: list[dict[str, Any]] = [{} for _ in rows]
     good: list[int] = []
     for index, text in enumerate(texts):
@@ -94,7 +94,7 @@ def answer_rows(rows: list[Row], classifiers: Mapping[str, Classifier], text_col
             good.append(index)
     for task, classifier in classifiers.items():
         multi_label = classifier.settings.kind == "multi_label"
-        found = classifier.predict([texts[index] for index in good], top_k=1)
+        found = classifier.predict([str(texts[index]) for index in good], top_k=1)
         for index, one in zip(good, found, strict=True):
             answers[index] |= {f"{task}.{name}": value for name, value in one.flat().items()}
             if multi_label and not one.labels:

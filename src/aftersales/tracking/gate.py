@@ -19,7 +19,19 @@ from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.ranking import gains, served_ranks
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.recommender import Recommender
-from aftersales.tracking.registry import champion, crown, evidence_of, keep_verdict, model_folder_of, run_of
+from aftersales.tracking.registry import (
+    PASSED,
+    VERDICT,
+    champion,
+    crown,
+    evidence_of,
+    keep_verdict,
+    model_folder_of,
+    run_of,
+)
+
+MIN_TEST_ROWS = 20
+QUESTION = ("text", "gold", "history", "target")  # what a row of the evidence asks, and its right answer
 
 
 class GateRefused(AftersalesError):
@@ -52,8 +64,12 @@ class Verdict:
         return "\n".join([f"gate for {self.task}, run {self.run_name}", *map(str, self.lines), end])
 
 
-def promote(run_id: str) -> Verdict:
+def promote(run_id: str, changed_test: bool = False) -> Verdict:
     """Put a run through the gate and make it the champion of its task when it passes; the run keeps the verdict.
+
+    Args:
+        run_id: id or unique name of the run.
+        changed_test: the test rows were changed on purpose, so they may be others than the champion's.
 
     Raises:
         TrackingError: the run does not exist or lacks its evidence.
@@ -63,40 +79,54 @@ def promote(run_id: str) -> Verdict:
     task = run.data.tags.get("task")
     if task is None:
         raise TrackingError(f"run {run.info.run_name!r} was not logged by `aftersales train` (it has no tag 'task')")
-    lines = judge(run, task)
+    lines = judge(run, task, changed_test)
     passed = all(line.passed for line in lines)
-    reigning = champion(task)
-    if reigning is None or reigning.run_id != run.info.run_id:
-        keep_verdict(run, [line.rule for line in lines if not line.passed])
     version = crown(run, "\n".join(map(str, lines))) if passed else None
+    if run.data.tags.get(VERDICT) != PASSED:  # a former champion's stays
+        keep_verdict(run, [line.rule for line in lines if not line.passed])
     verdict = Verdict(task, str(run.info.run_name), lines, version)
     if not passed:
         raise GateRefused(verdict.report())
     return verdict
 
 
-def judge(run: mlflow.entities.Run, task: str) -> list[Line]:
-    """Return the gate's lines for a run, without changing anything."""
-    evidence = evidence_of(run)
-    evaluation = json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (evidence / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+def judge(run: mlflow.entities.Run, task: str, changed_test: bool = False) -> list[Line]:
+    """Return the gate's lines for a run, without changing anything; see ``promote``."""
+    evaluation, rows = _read(evidence_of(run))
     compare = _compare_ranks if evaluation["kind"] == "recommender" else _compare_labels
     candidate = model_folder_of(run)
-    lines = [_line("beats its floor", compare(evaluation, rows, candidate, None))]
+    enough = Line(len(rows) >= MIN_TEST_ROWS, f"is measured on {len(rows)} test rows, at least {MIN_TEST_ROWS}")
+    lines = [enough, _line("beats its floor", compare(evaluation, rows, candidate, None))]
     reigning = champion(task)
     if reigning is None:
         return [*lines, Line(True, "there is no champion yet")]
     if reigning.run_id == run.info.run_id:
         return [*lines, Line(False, f"the run is the champion already (version {reigning.version})")]
-    lines += _same_yardstick(evaluation, evidence_of(run_of(reigning.run_id)))
+    lines += _same_yardstick(evaluation, rows, evidence_of(run_of(reigning.run_id)), changed_test)
     rule = f"beats the champion (version {reigning.version}) on the same {len(rows)} test rows"
     return [*lines, _line(rule, compare(evaluation, rows, candidate, reigning.folder))]
 
 
-def _same_yardstick(evaluation: dict[str, Any], reigning: Path) -> list[Line]:
-    """A candidate may not win by measuring something else, or by leaving out a label that is hard."""
-    known = json.loads((reigning / "evaluation.json").read_text(encoding="utf-8"))
+def _read(evidence: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures and the test rows of a run."""
+    rows = (evidence / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    evaluation: dict[str, Any] = json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))
+    return evaluation, [json.loads(row) for row in rows]
+
+
+def _same_yardstick(
+    evaluation: dict[str, Any], rows: list[dict[str, Any]], reigning: Path, changed_test: bool
+) -> list[Line]:
+    """A candidate may not win by measuring something else, or by leaving out rows or a label that are hard."""
+    known, known_rows = _read(reigning)
     lines = []
+    asked, known_asked = ({json.dumps([row.get(k) for k in QUESTION]) for row in one} for one in (rows, known_rows))
+    if asked != known_asked:
+        others = (
+            f"{len(asked - known_asked)} of its {len(asked)} test rows are new, {len(known_asked - asked)} are gone"
+        )
+        way_out = "accepted by --changed-test" if changed_test else "if that is meant, promote with --changed-test"
+        lines.append(Line(changed_test, f"is measured on the champion's test rows: {others}; {way_out}"))
     for what in ("metric", "labels", "exclude_history"):
         ours, theirs = evaluation.get(what), known.get(what)
         if isinstance(ours, dict) and isinstance(theirs, dict):

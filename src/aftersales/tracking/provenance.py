@@ -23,7 +23,7 @@ def provenance() -> dict[str, str]:
         "mlflow.source.git.commit": commit.removesuffix("-dirty"),
         "mlflow.source.name": "aftersales train",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user(),
         "lock_sha256": _sha256(root / "requirements.lock"),
         "machine": f"{_processor()} x {os.cpu_count()}",
         "python": platform.python_version(),
@@ -34,6 +34,14 @@ def provenance() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return tags
+
+
+def user() -> str:
+    """Return who runs this; a container's number may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def _commit(root: Path) -> str:

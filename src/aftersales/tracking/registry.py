@@ -1,6 +1,5 @@
 """The registry: one registered model a task, whose alias ``champion`` is what serving runs."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +7,14 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from aftersales.core.errors import TrackingError, nearest
-from aftersales.tracking.runs import EVIDENCE, MODEL
+from aftersales.runtime.manifest import verify
+from aftersales.tracking.provenance import user
+from aftersales.tracking.runs import EVIDENCE, EVIDENCE_DIGEST, MODEL, MODEL_VERSION, digest_of_evidence
 from aftersales.tracking.store import connect, reported
 
 ALIAS = "champion"
 PREFIX = "aftersales-"
-VERDICT = "gate"  # tag of a run that was put through the gate
+VERDICT, PASSED = "gate", "passed"  # tag of a run that was put through the gate
 # What MLflow answers where there is no such model, or a model without the alias; anything else is a failure.
 NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -41,7 +42,8 @@ def champion(task: str) -> Champion | None:
         if error.error_code in NOT_FOUND:
             return None
         raise TrackingError(f"the registry cannot say who is champion of {task!r}: {error}; try again") from None
-    return Champion(task, str(version.version), str(version.run_id), _folder(str(version.source)))
+    run = run_of(str(version.run_id))
+    return Champion(task, str(version.version), run.info.run_id, _folder(str(version.source), run))
 
 
 def need_champion(task: str) -> Champion:
@@ -66,6 +68,8 @@ def _why_none(task: str) -> str:
     name, verdict = runs[0].info.run_name, runs[0].data.tags.get(VERDICT)
     if verdict is None:
         return f": its last run {name!r} was not put through the gate yet; `aftersales promote {runs[0].info.run_id}`"
+    if verdict == PASSED:
+        return f": its last run {name!r} passed the gate and lost the alias since; `aftersales promote` it again"
     return (
         f": the gate refused its last run {name!r} ({verdict}); train a better one, or look at it all the same with "
         f"`aftersales score TEXT --model outputs/models/{task}`"
@@ -101,20 +105,28 @@ def evidence_of(run: mlflow.entities.Run) -> Path:
     """Return the folder with a run's evidence on this machine.
 
     Raises:
-        TrackingError: the run has none, because it is not one of ours or did not finish.
+        TrackingError: the run has none, because it is not one of ours or did not finish, or it was changed since.
     """
     connect()
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=EVIDENCE))
+        folder = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=EVIDENCE))
+        digest = digest_of_evidence(folder)
     except (MlflowException, OSError):
         raise TrackingError(
             f"run {run.info.run_name!r} has no {EVIDENCE!r} artifacts, which the gate reads; train it again"
         ) from None
+    if digest != run.data.tags.get(EVIDENCE_DIGEST):
+        raise TrackingError(f"the {EVIDENCE!r} of run {run.info.run_name!r} is not what it logged; train it again")
+    return folder
 
 
 def model_folder_of(run: mlflow.entities.Run) -> Path:
-    """Return the model folder that a run logged."""
-    return _folder(_source(run))
+    """Return the model folder that a run logged.
+
+    Raises:
+        TrackingError: the run has none, or it was changed since.
+    """
+    return _folder(_source(run), run)
 
 
 def crown(run: mlflow.entities.Run, reason: str) -> str:
@@ -127,9 +139,7 @@ def crown(run: mlflow.entities.Run, reason: str) -> str:
     client = connect()
     task = run.data.tags["task"]
     with reported("model registry"):
-        version = mlflow.register_model(
-            _source(run), PREFIX + task, tags={"promoted_by": os.environ.get("USER", "unknown")}
-        )
+        version = mlflow.register_model(_source(run), PREFIX + task, tags={"promoted_by": user()})
         client.update_model_version(PREFIX + task, version.version, description=reason)
         client.set_registered_model_alias(PREFIX + task, ALIAS, version.version)
     return str(version.version)
@@ -138,7 +148,7 @@ def crown(run: mlflow.entities.Run, reason: str) -> str:
 def keep_verdict(run: mlflow.entities.Run, failures: list[str]) -> None:
     """Write on the run what the gate said of it: ``passed``, or the rules that failed."""
     with reported("experiment store"):
-        connect().set_tag(run.info.run_id, VERDICT, "; ".join(failures) or "passed")
+        connect().set_tag(run.info.run_id, VERDICT, "; ".join(failures) or PASSED)
 
 
 def _source(run: mlflow.entities.Run) -> str:
@@ -148,10 +158,12 @@ def _source(run: mlflow.entities.Run) -> str:
     return f"models:/{outputs[0].model_id}"
 
 
-def _folder(source: str) -> Path:
+def _folder(source: str, run: mlflow.entities.Run) -> Path:
     with reported(f"model {source}"):
         packed = Path(mlflow.artifacts.download_artifacts(artifact_uri=source))
     folders = [path for path in (packed / "artifacts").glob("*") if path.is_dir()]
     if len(folders) != 1:
         raise TrackingError(f"model {source} does not hold one model folder; train it again")
+    if verify(folders[0]).version != run.data.tags.get(MODEL_VERSION):
+        raise TrackingError(f"{folders[0]} is not the model that run {run.info.run_name!r} logged; train it again")
     return folders[0]

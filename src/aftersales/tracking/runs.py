@@ -1,5 +1,6 @@
 """One training run in MLflow: the parameters we choose, the figures on test, the model, and what the gate needs."""
 
+import hashlib
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,15 @@ from typing import Any
 import mlflow
 import pandas as pd
 
+from aftersales.core.files import sha256_of_file
+from aftersales.runtime.manifest import verify
 from aftersales.tracking.provenance import provenance
 from aftersales.tracking.store import connect, experiment_id, reported
 
 EVIDENCE = "evidence"
 MODEL = "model"
+# Tags by which later readers know that evidence and model are those which were logged.
+EVIDENCE_DIGEST, MODEL_VERSION = "evidence_sha256", "model_version"
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,13 @@ def log_run(logged: Logged) -> str:
     client = connect()
     with reported(f"experiment store (the trained model is kept in {logged.folder})"):
         experiment = experiment_id(client, logged.experiment)
-        tags = {**provenance(), **logged.tags, "task": logged.experiment}
+        tags = {
+            **provenance(),
+            **logged.tags,
+            "task": logged.experiment,
+            EVIDENCE_DIGEST: digest_of_evidence(logged.evidence),
+            MODEL_VERSION: verify(logged.folder).version,
+        }
         begun = int(1000 * (time.time() - logged.metrics["train_seconds"]))  # so that the page shows the true duration
         created = client.create_run(experiment, start_time=begun, run_name=logged.name, tags=tags)
         with mlflow.start_run(run_id=created.info.run_id) as run:
@@ -85,6 +96,12 @@ def log_run(logged: Logged) -> str:
                 pip_requirements=[f"{name}=={version(name)}" for name in logged.requirements],
             )
             return str(run.info.run_id)
+
+
+def digest_of_evidence(folder: Path) -> str:
+    """Return one SHA-256 over the figures and the predictions row by row, which the gate reads."""
+    digests = [sha256_of_file(folder / name) for name in ("evaluation.json", "predictions.jsonl")]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def run_name(*parts: object) -> str:
