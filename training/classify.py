@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from aftersales.classifiers.blend import choose_lexical_weight
 from aftersales.classifiers.calibrate import Calibration, calibrate, judged, predictions
 from aftersales.classifiers.export import Parity, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
-from aftersales.classifiers.floor import fit_floor
+from aftersales.classifiers.floor import Floor, fit_floor
 from aftersales.core.config import Config, load
 from aftersales.core.errors import ConfigError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_text
@@ -48,58 +49,63 @@ class ClassifyConfig(Config):
     answer_precision: float = Field(default=0.9, gt=0, le=1)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What training and validation give: both halves, their weight, and how scores become decisions."""
+
+    fitted: Fitted
+    floor: Floor
+    lexical_weight: float
+    calibration: Calibration
+    calibration_alone: Calibration
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the test rows give.
+
+    Attributes:
+        evaluation: every figure.
+        logits: of the trained model, float32 of shape (rows, labels).
+        predicted, below: labels given by the model and by its floor, boolean of that shape.
+        confidence: of the model's answers, shape (rows,).
+    """
+
+    evaluation: Evaluation
+    logits: np.ndarray
+    predicted: np.ndarray
+    below: np.ndarray
+    confidence: np.ndarray
+
+
 def main(config: ClassifyConfig) -> Outcome:
     """Run the recipe from data to a logged, exported model."""
     started = time.monotonic()
     data = load_data(config.data)
     for note in data.notes:
         print(f"note: {note}")
-    labels, multi_label = data.task.label_names, data.task.multi_label
-    if multi_label and config.fit.label_smoothing:
-        raise ConfigError("fit.label_smoothing is for tasks with one label a text; leave it out")
-    train, validation = (
-        ([example.text for example in part], indicator(part, labels)) for part in (data.train, data.validation)
-    )
-    test_texts = [example.text for example in data.test]
     print(f"{data.task.name}: {', '.join(f'{len(part)} {name}' for name, part in data.splits.items())} rows")
-    floor = fit_floor(train, validation, multi_label)
-
     work = outputs() / "work" / work_name(config, data)
-    fitted = fit(config.fit, train, validation, labels, multi_label, work)
-    alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
-    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label)
-    calibration = calibrate(alone + weight * lexical, validation[1], multi_label, config.answer_precision)
-    calibration_alone = calibrate(alone, validation[1], multi_label, config.answer_precision)
-
-    alone = fitted.logits(test_texts)
-    trained = alone + weight * floor.lexical.scores(test_texts)
-    predicted, confidence = _answers(trained, calibration, multi_label)
-    below, encoder_alone = floor.predictions(test_texts), _answers(alone, calibration_alone, multi_label)[0]
-    chosen = settings(data, fitted, weight, calibration)
-    probabilities = calibrated(trained, calibration.temperature, multi_label)
-    answered = np.array([decide(row, chosen).decision == "answer" for row in probabilities])
-    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, answered)
+    learned = learn(config, data, work)
+    measured = measure(data, learned)
     seconds = time.monotonic() - started
 
     folder = outputs() / "models" / data.task.name
     with atomic_folder(folder) as aside:
-        write_graph(fitted, aside)
-        floor.lexical.write(aside)
-        chosen.write(aside)
-        write_text(aside / "README.md", classifier_card(data, evaluation, config.fit.encoder, seconds))
-        seal(aside, "classifier", data.task.name)
-        parity = exported_parity(aside, test_texts, trained, predicted, calibration, multi_label)
+        parity = write_model(aside, config, data, learned, measured, seconds)
     with tempfile.TemporaryDirectory() as scratch:
         more = {
             "test_fingerprint": fingerprint(data.test),
             "parity": vars(parity),
-            "calibration": vars(calibration),
-            "lexical_weight": weight,
+            "calibration": vars(learned.calibration),
+            "lexical_weight": learned.lexical_weight,
             "seconds": seconds,
         }
-        write_evidence(Path(scratch), data, evaluation, predicted, below, confidence, more)
-        run_id = log_run(describe(config, data, evaluation, parity, folder, Path(scratch), seconds))
+        found = measured.evaluation, measured.predicted, measured.below, measured.confidence
+        write_evidence(Path(scratch), data, *found, more)
+        run_id = log_run(describe(config, data, measured.evaluation, parity, folder, Path(scratch), seconds))
     shutil.rmtree(work, ignore_errors=True)
+    evaluation = measured.evaluation
     outcome = Outcome(
         task=data.task.name,
         metric=evaluation.metric,
@@ -108,10 +114,62 @@ def main(config: ClassifyConfig) -> Outcome:
         seconds=seconds,
         folder=folder,
         run_id=run_id,
-        parts=f", encoder alone {evaluation.encoder_alone[evaluation.metric]} (lexical weight {weight:g})",
+        parts=f", encoder alone {evaluation.encoder_alone[evaluation.metric]} "
+        f"(lexical weight {learned.lexical_weight:g})",
     )
     print(outcome.report())
     return outcome
+
+
+def learn(config: ClassifyConfig, data: LabelledData, work: Path) -> Learned:
+    """Fit floor and encoder on the training split; choose everything else on validation."""
+    labels, multi_label = data.task.label_names, data.task.multi_label
+    if multi_label and config.fit.label_smoothing:
+        raise ConfigError("fit.label_smoothing is for tasks with one label a text; leave it out")
+    train, validation = (
+        ([example.text for example in part], indicator(part, labels)) for part in (data.train, data.validation)
+    )
+    floor = fit_floor(train, validation, multi_label)
+    fitted = fit(config.fit, train, validation, labels, multi_label, work)
+    alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
+    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label)
+    calibration, calibration_alone = (
+        calibrate(logits, validation[1], multi_label, config.answer_precision)
+        for logits in (alone + weight * lexical, alone)
+    )
+    return Learned(fitted, floor, weight, calibration, calibration_alone)
+
+
+def measure(data: LabelledData, learned: Learned) -> Measured:
+    """Score the test split with the model, its encoder alone and its floor."""
+    multi_label, texts = data.task.multi_label, [example.text for example in data.test]
+    alone = learned.fitted.logits(texts)
+    logits = alone + learned.lexical_weight * learned.floor.lexical.scores(texts)
+    predicted, confidence = _answers(logits, learned.calibration, multi_label)
+    below, encoder_alone = learned.floor.predictions(texts), _answers(alone, learned.calibration_alone, multi_label)[0]
+    chosen = settings(data, learned)
+    probabilities = calibrated(logits, learned.calibration.temperature, multi_label)
+    answered = np.array([decide(row, chosen).decision == "answer" for row in probabilities])
+    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, answered)
+    return Measured(evaluation, logits, predicted, below, confidence)
+
+
+def write_model(
+    folder: Path, config: ClassifyConfig, data: LabelledData, learned: Learned, measured: Measured, seconds: float
+) -> Parity:
+    """Write the model folder and compare it with the trained model on the test rows.
+
+    Raises:
+        ModelError: the exported model answers otherwise.
+    """
+    write_graph(learned.fitted, folder)
+    learned.floor.lexical.write(folder)
+    settings(data, learned).write(folder)
+    write_text(folder / "README.md", classifier_card(data, measured.evaluation, config.fit.encoder, seconds))
+    seal(folder, "classifier", data.task.name)
+    exported = Classifier.load(folder, threads=2).logits([example.text for example in data.test])
+    given, _ = _answers(exported, learned.calibration, data.task.multi_label)
+    return check_parity(measured.logits, exported, (measured.predicted, given))
 
 
 def work_name(config: ClassifyConfig, data: LabelledData) -> str:
@@ -129,7 +187,7 @@ def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) ->
     return predicted, rescaled(raw, calibration.confidence_scale, calibration.confidence_shift)
 
 
-def settings(data: LabelledData, fitted: Fitted, lexical_weight: float, calibration: Calibration) -> InferenceSettings:
+def settings(data: LabelledData, learned: Learned) -> InferenceSettings:
     """Return what the runtime must know besides graph and tokenizer."""
     task: Task = data.task
     groups = {group.name: group.zh for group in task.groups}
@@ -142,26 +200,12 @@ def settings(data: LabelledData, fitted: Fitted, lexical_weight: float, calibrat
             LabelInfo(name=label.name, zh=label.zh, group=label.parent, group_zh=groups.get(label.parent or ""))
             for label in task.labels
         ],
-        max_tokens=fitted.max_tokens,
-        lexical_weight=lexical_weight,
+        max_tokens=learned.fitted.max_tokens,
+        lexical_weight=learned.lexical_weight,
         out_of_scope=task.out_of_scope,
         handoff_labels=task.handoff,
-        **vars(calibration),
+        **vars(learned.calibration),
     )
-
-
-def exported_parity(
-    folder: Path,
-    texts: list[str],
-    trained: np.ndarray,
-    predicted: np.ndarray,
-    calibration: Calibration,
-    multi_label: bool,
-) -> Parity:
-    """Score the test rows with the exported folder and compare with the trained model."""
-    exported = Classifier.load(folder, threads=2).logits(texts)
-    given, _ = _answers(exported, calibration, multi_label)
-    return check_parity(trained, exported, (predicted, given))
 
 
 def describe(

@@ -8,7 +8,7 @@ import pytest
 
 from aftersales.core.errors import ConfigError, DataError
 from aftersales.corpora.catalogue import load_catalogue
-from aftersales.corpora.interaction_tables import Columns, read_interactions, write_interactions
+from aftersales.corpora.interaction_tables import Columns, read_interactions
 from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
 from aftersales.corpora.synthetic_interactions import DAY, DAYS, START, generate
 
@@ -66,9 +66,16 @@ def test_a_split_without_long_histories_is_refused() -> None:
 
 
 @pytest.mark.parametrize("table_format", ["csv", "jsonl", "parquet"])
-def test_what_is_written_is_read(tmp_path: Path, year: Interactions, table_format: str) -> None:
-    write_interactions(year, tmp_path / "out", table_format)  # type: ignore[arg-type]
-    again = read_interactions(tmp_path / f"out/events.{table_format}", tmp_path / f"out/items.{table_format}")
+def test_every_format_is_read(tmp_path: Path, year: Interactions, table_format: str) -> None:
+    write = {
+        "csv": lambda table, path: table.to_csv(path, index=False),
+        "jsonl": lambda table, path: table.to_json(path, orient="records", lines=True, force_ascii=False),
+        "parquet": lambda table, path: table.to_parquet(path, index=False),
+    }[table_format]
+    events, items = (tmp_path / f"{name}.{table_format}" for name in ("events", "items"))
+    write(year.events, events)
+    write(year.items, items)
+    again = read_interactions(events, items)
     pd.testing.assert_frame_equal(again.events, year.events)
     assert again.fingerprint == year.fingerprint
 

@@ -1,20 +1,16 @@
-"""Interactions from and to CSV, TSV, JSON lines and Parquet files."""
+"""Interactions from CSV, TSV, JSON lines and Parquet files."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import pandas as pd
+from typing import Any
 
 from aftersales.core.errors import DataError, nearest
-from aftersales.core.files import atomic_folder
 from aftersales.corpora.interactions import EVENT_KINDS, ITEM_KINDS, Event, Interactions, Item
 from aftersales.corpora.tables import read_rows
 
-TableFormat = Literal["csv", "jsonl", "parquet"]
 EVENT_COLUMNS = "data.user_column=…, data.item_column=…, data.time_column=… or data.kind_column=…"
 # Outside of these years a timestamp is taken for one in other units.
 EARLIEST, LATEST = datetime(1980, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
@@ -84,28 +80,6 @@ def read_items(path: Path) -> list[Item]:
             raise DataError(f"{where}: item {item.item_id!r} is listed before; item ids must be unique")
         found[item.item_id] = item
     return list(found.values())
-
-
-def write_interactions(interactions: Interactions, folder: Path, table_format: TableFormat = "parquet") -> None:
-    """Write ``items`` and ``events`` tables into ``folder``, replacing it as a whole.
-
-    Raises:
-        DataError: an unknown format.
-    """
-    if table_format not in get_args(TableFormat):
-        raise DataError(f"unknown table format {table_format!r}{nearest(table_format, get_args(TableFormat))}")
-    with atomic_folder(folder) as aside:
-        for name, table in (("items", interactions.items), ("events", interactions.events)):
-            _write(table, aside / f"{name}.{table_format}")
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    if path.suffix == ".csv":
-        table.to_csv(path, index=False)
-    elif path.suffix == ".jsonl":
-        table.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        table.to_parquet(path, index=False)
 
 
 def _event(row: Mapping[str, Any], columns: Columns, where: str) -> Event:

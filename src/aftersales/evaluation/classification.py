@@ -38,7 +38,8 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        doubt = "" if self.significant else ", which may be chance"
+        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{doubt}"
 
 
 def metric_values(gold: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
