@@ -25,7 +25,7 @@ def test_the_demo_goes_from_corpora_to_scored_messages(project):
 @pytest.mark.public
 @pytest.mark.parametrize(
     ("name", "counts", "labels"),
-    [("online_shopping_10_cats", (49885, 6284, 6364), 2), ("smp2017_task1", (2298, 769, 667), 31)],
+    [("online_shopping_10_cats", (49864, 6278, 6364), 2), ("smp2017_task1", (2298, 769, 667), 31)],
 )
 def test_public_sets_have_their_published_splits(name, counts, labels):
     data = load_public(name)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from aftersales.corpora.labelled import Example, LabelledData, fingerprint
 from aftersales.corpora.load import DataConfig, load_data
 from aftersales.encoders.load import locate
 from aftersales.evaluation.card import classifier_card
+from aftersales.evaluation.classification import plain_metric
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
 from aftersales.runtime.decision import decide, rescaled
@@ -132,7 +134,8 @@ def learn(config: ClassifyConfig, data: LabelledData, work: Path) -> Learned:
     floor = fit_floor(train, validation, multi_label)
     fitted = fit(config.fit, train, validation, labels, multi_label, work)
     alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
-    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label)
+    metric = partial(plain_metric, data.task.metric)
+    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label, metric)
     calibration, calibration_alone = (
         calibrate(logits, validation[1], multi_label, config.answer_precision)
         for logits in (alone + weight * lexical, alone)

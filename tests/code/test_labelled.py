@@ -8,8 +8,17 @@ import pytest
 
 from aftersales.core.config import build
 from aftersales.core.errors import ConfigError, DataError
-from aftersales.corpora.labelled import Columns, Example, assemble, read_examples, split_by_key
+from aftersales.corpora.labelled import (
+    FOLDS,
+    Columns,
+    Example,
+    assemble,
+    held_out_fold,
+    read_examples,
+    split_by_key,
+)
 from aftersales.corpora.load import DataConfig, load_data
+from aftersales.corpora.public import load_public
 from aftersales.tasks import Label, Task, find_task, load_task
 from aftersales.tasks.task import Title
 
@@ -177,3 +186,28 @@ def test_own_file_with_labels_of_a_shipped_task(tmp_path):
     assert data.task.label_names == ["negative", "positive"]
     assert sum(len(part) for part in data.splits.values()) == 120
     assert data.notes == ["labels without a row are left out of the model: neutral"]
+
+
+def test_folds_cut_no_group_and_cover_every_row():
+    rows = [*examples(300), *examples(300, "bad", 1000)]
+    groups = [f"dialogue {int(example.id) // 3}" for example in rows]
+    held_out = []
+    for fold in range(FOLDS):
+        data = held_out_fold(TASK, rows, groups, fold)
+        parts = [{int(e.id) // 3 for e in part} for part in (data.train, data.validation, data.test)]
+        assert not parts[0] & parts[2] and not parts[1] & parts[2] and not parts[0] & parts[1]
+        held_out += [e.id for e in data.test]
+    assert sorted(held_out) == sorted(e.id for e in rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "fold", "expected"),
+    [
+        ("jddc_uss_asap", None, "needs data.fold, 0 to 4"),
+        ("smp2017_task1", 1, "leave out data.fold"),
+        ("smp2018", None, "did you mean 'smp2017_task1'"),
+    ],
+)
+def test_public_sets_say_whether_they_want_a_fold(name, fold, expected):
+    with pytest.raises(ConfigError, match=expected):
+        load_public(name, fold)

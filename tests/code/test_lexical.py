@@ -41,11 +41,15 @@ def test_the_folder_keeps_every_score(tmp_path):
         Lexical.read(tmp_path)
 
 
+def accuracy(gold, given):
+    return float((gold == given).all(axis=1).mean())
+
+
 def test_the_weight_follows_what_the_lexical_half_adds():
     random = np.random.default_rng(0)
     gold = np.eye(3, dtype=bool)[random.integers(0, 3, 400)]
     noise = random.normal(size=(400, 3))
     good = gold * 2.0 + random.normal(size=(400, 3))
-    assert choose_lexical_weight(good, noise * 0.3, gold, False) <= 1
-    assert choose_lexical_weight(noise, good, gold, False) >= 6
-    assert choose_lexical_weight(noise, good, gold, True) >= 6
+    assert choose_lexical_weight(good, noise * 0.3, gold, False, accuracy) <= 1
+    assert choose_lexical_weight(noise, good, gold, False, accuracy) >= 6
+    assert choose_lexical_weight(noise, good, gold, True, accuracy) >= 6

@@ -14,6 +14,7 @@ from aftersales.text.normalise import MAX_CHARACTERS, key, normalise
 # Buckets of a hundred that the hash split gives to test and validation; the rest is training data.
 TEST_BUCKETS, VALIDATION_BUCKETS = range(0, 10), range(10, 20)
 MIN_ROWS_A_LABEL = 2
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,23 @@ def split_by_key(examples: Sequence[Example]) -> tuple[list[Example], list[Examp
         parts[2 if bucket in TEST_BUCKETS else 1 if bucket in VALIDATION_BUCKETS else 0].append(example)
     dropped = len(examples) - len(first)
     return *parts, [f"{dropped} rows repeat an earlier text and were left out"] if dropped else []
+
+
+def held_out_fold(task: Task, examples: Sequence[Example], groups: Sequence[str], fold: int) -> LabelledData:
+    """Hold one of ``FOLDS`` folds out as test; of the other rows, a tenth of the groups becomes validation.
+
+    Args:
+        task: of the rows.
+        examples: all rows.
+        groups: of each row; a group is never cut. Its hash decides.
+        fold: 0 to ``FOLDS`` - 1.
+    """
+    parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
+    for example, group in zip(examples, groups, strict=True):
+        bucket = int(hashlib.sha256(group.encode()).hexdigest()[:8], 16)
+        test, validation = bucket % FOLDS == fold, bucket // FOLDS % 10 == 0
+        parts[2 if test else 1 if validation else 0].append(example)
+    return assemble(task, *parts)
 
 
 def assemble(

@@ -6,7 +6,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from aftersales.core.config import Config
-from aftersales.corpora.labelled import Columns, Example, LabelledData, assemble, read_examples, sample, split_by_key
+from aftersales.corpora.labelled import (
+    FOLDS,
+    Columns,
+    Example,
+    LabelledData,
+    assemble,
+    read_examples,
+    sample,
+    split_by_key,
+)
 from aftersales.corpora.public import load_public
 from aftersales.tasks import Task, find_task, load_task
 
@@ -17,6 +26,7 @@ class DataConfig(Config):
     Attributes:
         task: a task by name or folder; its splits are used unless ``path`` names other rows.
         public: a public set instead of a task.
+        fold: which fold of ``public`` to hold out, where it has no published parts.
         path: a CSV, TSV, JSON lines or Parquet file of our own; split by the hash of the text, unless
             ``test_path`` (and ``validation_path``) name files for these splits.
         text_column, label_column, id_column: how the file names its columns; labels are looked for in ``label``
@@ -29,6 +39,7 @@ class DataConfig(Config):
 
     task: str | None = None
     public: str | None = None
+    fold: int | None = Field(default=None, ge=0, lt=FOLDS)
     path: Path | None = None
     validation_path: Path | None = None
     test_path: Path | None = None
@@ -85,7 +96,7 @@ def load_data(config: DataConfig) -> LabelledData:
         DataError: a file, column, row or label is wrong.
     """
     if config.public:
-        data = load_public(config.public)
+        data = load_public(config.public, config.fold)
     else:
         folder = find_task(config.task or "")
         task = load_task(folder)

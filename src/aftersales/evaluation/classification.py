@@ -71,6 +71,11 @@ def metric_values(gold: np.ndarray, predicted: np.ndarray, weights: np.ndarray) 
     }
 
 
+def plain_metric(metric: str, gold: np.ndarray, predicted: np.ndarray) -> float:
+    """Return one metric of ``metric_values`` with every row counted once."""
+    return float(metric_values(gold, predicted, np.ones((1, len(gold))))[metric][0])
+
+
 def resample_weights(rows: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Return how often each row is drawn in each resample, shape (resamples, rows)."""
     random = np.random.default_rng(seed)

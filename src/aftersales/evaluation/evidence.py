@@ -17,8 +17,8 @@ from aftersales.evaluation.classification import (
     difference,
     expected_calibration_error,
     figures,
-    metric_values,
     per_label,
+    plain_metric,
 )
 
 MIN_SLICE = 10
@@ -114,8 +114,7 @@ def slices(examples: Sequence[Example], gold: np.ndarray, predicted: np.ndarray,
     for name, mask in masks.items():
         rows = int(mask.sum())
         if rows >= MIN_SLICE:
-            value = metric_values(gold[mask], predicted[mask], np.ones((1, rows)))[metric][0]
-            table[name] = {metric: float(value), "rows": rows}
+            table[name] = {metric: plain_metric(metric, gold[mask], predicted[mask]), "rows": rows}
     return dict(sorted(table.items(), key=lambda item: item[1][metric]))
 
 

@@ -14,7 +14,7 @@ import mlflow
 import numpy as np
 
 from aftersales.core.errors import AftersalesError, TrackingError
-from aftersales.evaluation.classification import difference, metric_values
+from aftersales.evaluation.classification import difference, plain_metric
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.ranking import gains, served_ranks
 from aftersales.runtime.classifier import Classifier
@@ -152,7 +152,7 @@ def _compare_labels(
     gold, ours = _matrix(rows, "gold", names), _answers(candidate, rows, names)
     theirs = _answers(reigning, rows, names) if reigning else _matrix(rows, "floor", names)
     found = difference(metric, gold, ours, theirs)
-    value = float(metric_values(gold, ours, np.ones((1, len(gold))))[metric][0])
+    value = plain_metric(metric, gold, ours)
     return metric, value, value - found.value, str(found)
 
 
