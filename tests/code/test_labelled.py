@@ -48,7 +48,7 @@ def test_the_same_rows_from_every_format(tmp_path):
     ("name", "content", "encoding", "expected"),
     [
         ("a.csv", "text,label\n ,good\n", "utf-8", "line 2: the text is empty"),
-        ("a.csv", "text,label\n好,god\n", "utf-8", "unknown label 'god'; did you mean 'good'?"),
+        ("a.csv", "text,label\n好,god\n", "utf-8", "unknown label 'god'; did you mean 'good'; mend the row"),
         ("a.csv", "txt,label\n好,good\n", "utf-8", "no column 'text'; did you mean 'txt'; rename"),
         ("a.csv", "id,text,label\n1,好,good\n1,差,bad\n", "utf-8", "duplicate id '1', first used in line 2"),
         ("a.csv", "text,label\n" + "长" * 100_000 + ",good\n", "utf-8", "100,000 characters, at most 10,000"),
@@ -133,6 +133,12 @@ def test_a_split_that_ends_up_empty_or_a_single_label_is_refused():
         assemble(TASK, rows, examples(2, start=200), examples(2, start=200))
     with pytest.raises(DataError, match=r"every row has the label 'good'"):
         assemble(TASK, examples(10), examples(2, start=200), examples(2, start=300))
+
+
+def test_a_label_map_to_an_unknown_label_is_the_configs_mistake(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\n好,5\n")
+    with pytest.raises(ConfigError, match=r"data\.label_map\.5: unknown label 'postive'; did you mean 'positive'"):
+        load_data(DataConfig(task="sentiment", path=path, label_map={"5": "postive"}))
 
 
 @pytest.mark.parametrize("keys", [{"text_column": "t"}, {"label_map": {"a": "b"}}, {"bad_rows": "skip"}])

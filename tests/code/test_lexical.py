@@ -53,3 +53,5 @@ def test_the_weight_follows_what_the_lexical_half_adds():
     assert choose_lexical_weight(good, noise * 0.3, gold, False, accuracy) <= 1
     assert choose_lexical_weight(noise, good, gold, False, accuracy) >= 6
     assert choose_lexical_weight(noise, good, gold, True, accuracy) >= 6
+    perfect = gold * 9.0
+    assert choose_lexical_weight(perfect, gold * 1.0, gold, False, accuracy) > 0, "a tie drops neither half"

@@ -62,7 +62,9 @@ def score(
         click.echo(json.dumps(dumped, ensure_ascii=False, indent=2))
         return
     for task, answer in answers.items():
-        shown = "  ".join(f"{label.zh or label.name} ({label.name}) {label.score:.2f}" for label in answer.labels)
+        shown = "  ".join(
+            f"{f'{one.zh} ({one.name})' if one.zh else one.name} {one.score:.2f}" for one in answer.labels
+        )
         click.echo(f"{task:<16} {answer.decision:<8} {shown or '-'}")
 
 
@@ -96,7 +98,7 @@ def load_classifiers(tasks: tuple[str, ...], folders: tuple[Path, ...]) -> dict[
 
     names = tasks or tuple(task for task in champions() if task != "recommendation")
     if not names:
-        raise TrackingError("there is no champion yet: run `make demo`, or train and promote a model")
+        raise TrackingError("no classifier is champion yet: run `make demo`, or train and promote a model")
     return {task: Classifier.load(need_champion(task).folder) for task in names}
 
 

@@ -14,6 +14,7 @@ from aftersales.text.normalise import MAX_CHARACTERS, key, normalise
 # Buckets of a hundred that the hash split gives to test and validation; the rest is training data.
 TEST_BUCKETS, VALIDATION_BUCKETS = range(0, 10), range(10, 20)
 MIN_ROWS_A_LABEL = 2
+MIN_TEST_ROWS = 20  # fewer say too little to choose a champion by
 FOLDS = 5
 
 
@@ -265,7 +266,8 @@ def _labels(value: object, task: Task, columns: Columns, where: str) -> tuple[st
     for label in labels:
         if label not in task.label_names:
             raise DataError(
-                f"{where}: unknown label {label!r}{nearest(label, task.label_names)}; or map it with data.label_map"
+                f"{where}: unknown label {label!r}{nearest(label, task.label_names).removesuffix('?')}; "
+                f"mend the row, or map it with data.label_map.{label}=<label of the task>"
             )
     if not task.multi_label and len(labels) != 1:
         raise DataError(f"{where}: exactly one label is needed, found {len(labels)}")

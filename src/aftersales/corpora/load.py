@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from aftersales.core.config import Config
+from aftersales.core.errors import ConfigError, nearest
 from aftersales.corpora.labelled import (
     FOLDS,
     Columns,
@@ -113,6 +114,9 @@ def load_splits(task: Task, folder: Path) -> LabelledData:
 
 
 def _own_rows(task: Task, path: Path, config: DataConfig) -> LabelledData:
+    for written, label in (config.label_map or {}).items():
+        if label not in task.label_names:
+            raise ConfigError(f"data.label_map.{written}: unknown label {label!r}{nearest(label, task.label_names)}")
     notes: list[str] = []
     skipped = notes if config.bad_rows == "skip" else None
 

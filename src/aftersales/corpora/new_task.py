@@ -14,6 +14,7 @@ from aftersales.core.errors import ConfigError, DataError
 from aftersales.core.files import atomic_folder, write_text
 from aftersales.core.paths import project_root
 from aftersales.corpora.labelled import (
+    MIN_TEST_ROWS,
     Columns,
     Example,
     LabelledData,
@@ -110,9 +111,15 @@ def _thin(data: LabelledData) -> list[str]:
     """Return a note when labels have so few test rows that their figures mean little."""
     counts = Counter(label for example in data.test for label in example.labels)
     few = [label for label, count in counts.items() if count < ENOUGH_TEST_ROWS]
+    notes = []
+    if len(data.test) < MIN_TEST_ROWS:
+        notes.append(
+            f"{len(data.test)} test rows: the gate wants at least {MIN_TEST_ROWS} before a model can become champion; "
+            "add rows to test.jsonl"
+        )
     if not few:
-        return []
-    return [f"fewer than {ENOUGH_TEST_ROWS} test rows, figures mean little for: {', '.join(sorted(few))}"]
+        return notes
+    return [*notes, f"fewer than {ENOUGH_TEST_ROWS} test rows, figures mean little for: {', '.join(sorted(few))}"]
 
 
 def _write_split(path: Path, examples: Sequence[Example], task: Task, prefix: str) -> None:

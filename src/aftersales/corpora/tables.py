@@ -45,8 +45,12 @@ def read_rows(path: Path, columns: tuple[str, ...] = (), naming: str = HOW_TO_NA
     Raises:
         DataError: the file is missing, not UTF-8, not of its format, or lacks a column.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it")
     if not path.is_file():
-        raise DataError(f"data file {path} does not exist")
+        raise DataError(
+            f"data file {path} does not exist; a relative path starts from the current folder, {Path.cwd()}"
+        )
     rows = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[table_format(path)](path)
     first = next(rows, None)
     if first is None:

@@ -14,7 +14,8 @@ import mlflow
 import numpy as np
 
 from aftersales.core.errors import AftersalesError, TrackingError
-from aftersales.evaluation.classification import difference, plain_metric
+from aftersales.corpora.labelled import MIN_TEST_ROWS
+from aftersales.evaluation.classification import Difference, difference, plain_metric
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.ranking import gains, served_ranks
 from aftersales.runtime.classifier import Classifier
@@ -30,7 +31,6 @@ from aftersales.tracking.registry import (
     run_of,
 )
 
-MIN_TEST_ROWS = 20
 QUESTION = ("text", "gold", "history", "target")  # what a row of the evidence asks, and its right answer
 
 
@@ -181,5 +181,5 @@ def _compare_ranks(
     ours = gains(metric, ranks(candidate))
     theirs = gains(metric, ranks(reigning) if reigning else np.array([row["floor_rank"] for row in rows]))
     low, high = bootstrap_interval(ours - theirs)
-    shown = f"{float(np.mean(ours - theirs)):+.4f} [{low:+.4f}, {high:+.4f}]"
-    return metric, float(ours.mean()), float(theirs.mean()), shown
+    found = Difference(float(np.mean(ours - theirs)), low, high)
+    return metric, float(ours.mean()), float(theirs.mean()), str(found)
