@@ -31,7 +31,8 @@ class Outcome:
     def report(self) -> str:
         """Return the closing lines of a training command."""
         return (
-            f"{self.task}: {self.metric} {self.figure} on test, floor {self.floor}{self.parts}; trained and measured in {self.seconds:.0f} s\n"
+            f"{self.task}: {self.metric} {self.figure} on test, floor {self.floor}{self.parts}; "
+            f"trained and measured in {self.seconds:.0f} s\n"
             f"model: {self.folder}\n"
             f"run:   {self.run_id}  (make it the champion: aftersales promote {self.run_id})"
         )
