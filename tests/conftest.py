@@ -61,7 +61,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, shipped_texts: list[s
     yield folder / "outputs" / "tiny" / "encoder"
 
 
-def pretrain(folder: Path, steps: int, out: str = "outputs/tiny") -> None:
+def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", objective: str = "mlm") -> None:
     """Pre-train a tiny encoder on ``folder/corpus``."""
     from aftersales.core.paths import load_script
 
@@ -71,6 +71,7 @@ def pretrain(folder: Path, steps: int, out: str = "outputs/tiny") -> None:
             recipe="pretrain",
             corpus={"folder": folder / "corpus", "files": {"texts.txt": 1}},
             out=out,
+            objective=objective,
             architecture={
                 "vocabulary": 2000,
                 "layers": 2,

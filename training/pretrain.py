@@ -1,41 +1,51 @@
-"""Pre-train an encoder from text files. Launch: python training/pretrain.py configs/pretrain.yaml"""
+"""Pre-train an encoder from text files. Launch: python training/pretrain.py configs/pretrain.yaml
+
+On several GPUs: accelerate launch training/pretrain.py configs/pretrain.yaml
+"""
 
 import json
 import math
 import sys
 import time
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from pydantic import Field
 from tqdm import tqdm
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
-from transformers.models.bert.modeling_bert import BertPooler
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from aftersales.core.config import Config, load
 from aftersales.core.errors import ModelError
-from aftersales.core.files import atomic_folder, write_json, write_text
+from aftersales.core.files import atomic_folder, sha256_of_file, write_json
 from aftersales.core.paths import project_root
-from aftersales.encoders.pretraining import (
+from aftersales.encoders.corpus import (
     TokenStore,
     build_token_store,
-    learning_rate,
+    hidden_positions,
+    jieba_words,
     mask_rows,
-    pretraining_loss,
     read_documents,
     rows_of_step,
-    start_local,
 )
+from aftersales.encoders.folder import write_encoder
+from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
+from aftersales.encoders.throughput import flops_a_token, peak_flops
 from aftersales.encoders.tokenizer import train_tokenizer
+from aftersales.tracking.runs import log_pretraining, run_name
+
+HELD_OUT_STEPS = 64
+CURVE_EVERY = 50
 
 
 class Corpus(Config):
     """Text files, one document a line, and how often each is drawn."""
 
     folder: Path
-    files: dict[str, float]
+    files: dict[str, float] = Field(min_length=1)
 
 
 class Architecture(Config):
@@ -56,14 +66,16 @@ class PretrainConfig(Config):
     corpus: Corpus
     out: Path
     architecture: Architecture = Architecture()
-    steps: int
+    objective: Literal["mlm", "electra"] = "mlm"
+    whole_words: bool = False
+    steps: int = Field(ge=1)
     warmup: int = 500
     decay: int = 4000
-    batch_size: int = 32
-    sequence_length: int = 128
-    learning_rate: float = 1e-3
+    batch_size: int = Field(default=32, ge=1)
+    sequence_length: int = Field(default=128, ge=8)
+    learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = 0.01
-    mask_rate: float = 0.15
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
     bag_of_words: float = 0.0
     bag_of_words_from: int = 0
     seed: int = 1
@@ -75,111 +87,204 @@ class PretrainConfig(Config):
 FREE_KEYS = {"out", "steps", "decay", "threads", "checkpoint_every"}
 
 
+@dataclass
+class Training:
+    """What changes while training: the next step, the smoothed loss and its curve as (step, loss)."""
+
+    step: int = 0
+    loss: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+
 def main(config: PretrainConfig) -> None:
     """Pre-train, resuming from the last checkpoint in ``config.out``."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    started = time.monotonic()
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(),
+        mixed_precision="bf16",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
     out = project_root() / config.out
-    sources = [config.corpus.folder.expanduser() / name for name in config.corpus.files]
-    tokenizer = prepare_tokenizer(out / "tokenizer", sources, config.architecture)
-    store = build_token_store(out / "tokens", sources, tokenizer, config.sequence_length)
-    print(f"{sum(map(len, store.train)):,} tokens from {len(sources)} files, fingerprint {store.fingerprint[:12]}")
-    model = new_model(config.architecture, tokenizer)
+    with accelerator.main_process_first():
+        tokenizer, store = prepare(config, out)
+    model = OBJECTIVES[config.objective](bert_config(config.architecture, tokenizer))
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    first = resume(out / "checkpoint", config, model, optimizer)
-    started, tokens_a_step = time.monotonic(), config.batch_size * config.sequence_length
-    mean_loss = math.log(len(tokenizer))
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10)
-    for step in bar:
-        rows, inputs, hidden = batch_of(store, config, tokenizer, step)
-        rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            bag_of_words = config.bag_of_words if step >= config.bag_of_words_from else 0.0
-            loss = pretraining_loss(model, inputs, rows, hidden, bag_of_words)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        mean_loss += 0.02 * (loss.item() - mean_loss)
-        if (step + 1) % 50 == 0:
-            speed = (step + 1 - first) * tokens_a_step / (time.monotonic() - started)
-            bar.set_postfix(loss=f"{mean_loss:.3f}", tokens_s=f"{speed:,.0f}")
-        if (step + 1) % config.checkpoint_every == 0:
-            save_checkpoint(out / "checkpoint", config, model, optimizer, step + 1)
-    loss_held_out = held_out_loss(model, store, config, tokenizer)
-    save_encoder(out / "encoder", model, tokenizer, store, config, loss_held_out)
-    print(f"held-out loss {loss_held_out:.4f}; encoder written to {out / 'encoder'}")
+    training = resume(out / "checkpoint", config, store.fingerprint, model, optimizer)
+    first = training.step
+    training.loss = training.loss or math.log(len(tokenizer))
+    speed = train(config, accelerator, model, optimizer, (tokenizer, store), training)
+    if not accelerator.is_main_process:
+        return
+    loss = held_out_loss(model, config, tokenizer, store)
+    used = speed * flops_a_token(model.encoder, config.sequence_length)
+    peak = peak_flops(accelerator.device) * accelerator.num_processes
+    made: dict[str, Any] = {
+        "held_out_loss": round(loss, 4),
+        "tokens_seen": config.steps * config.batch_size * config.sequence_length,
+        "corpus": dict(config.corpus.files),
+        "corpus_lines": store.counts,
+        "corpus_fingerprint": store.fingerprint,
+        "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
+    }
+    write_encoder(out / "encoder", model.encoder, tokenizer, made)
+    figures = {"held_out_loss": loss, "tokens_per_second": speed, "model_flops_utilisation": used / peak}
+    if config.steps > first:
+        print(
+            f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
+        )
+    name = run_name(
+        config.objective, f"{config.architecture.layers}x{config.architecture.hidden}", f"seed{config.seed}"
+    )
+    seconds = time.monotonic() - started
+    log_pretraining(name, made["config"], figures, training.curve, store.fingerprint, out / "encoder", seconds)
+    print(f"held-out loss {loss:.4f}; encoder written to {out / 'encoder'}")
 
 
-def prepare_tokenizer(folder: Path, sources: list[Path], shape: Architecture) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of an earlier start, or make it from the corpus."""
-    if not folder.is_dir():
+def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast, TokenStore]:
+    """Make tokenizer and token store, or load those of an earlier start, and say what the corpus holds."""
+    sources = [config.corpus.folder.expanduser() / name for name in config.corpus.files]
+    shape, folder = config.architecture, out / "tokenizer"
+    hashes = {source.name: sha256_of_file(source) for source in sources if source.is_file()}
+    wanted = {"sources": hashes, "vocabulary": shape.vocabulary, "positions": shape.positions}
+    made_of = folder / "made_of.json"
+    if not (made_of.is_file() and json.loads(made_of.read_text()) == wanted):
         documents = chain.from_iterable(read_documents(source) for source in sources)
         with atomic_folder(folder) as aside:
             train_tokenizer(documents, shape.vocabulary, shape.positions).save_pretrained(aside)
-    return PreTrainedTokenizerFast.from_pretrained(folder)
+            write_json(aside / "made_of.json", wanted)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    segment = jieba_words() if config.whole_words else None
+    store = build_token_store(out / "tokens", sources, tokenizer, config.sequence_length, segment)
+    for name, counts in store.counts.items():
+        print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
+    print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
+    return tokenizer, store
 
 
-def new_model(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertForMaskedLM:
-    """Return a fresh model; no dropout, because one pass over little data under-fits rather than over-fits."""
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.intermediate,
-            max_position_embeddings=shape.positions,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-            pad_token_id=tokenizer.pad_token_id,
-            attn_implementation="eager",  # measured 1.4 x faster than sdpa at this size on a CPU
-        )
+def bert_config(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertConfig:
+    """Return the encoder's configuration; no dropout, because one pass over little data under-fits."""
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=shape.positions,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",  # measured 1.4 x faster than sdpa at this size on a CPU
     )
-    start_local(model)
-    return model
 
 
-def batch_of(
-    store: TokenStore, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, step: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, masked inputs and hidden positions of a step, each (batch_size, sequence_length)."""
-    weights = list(config.corpus.files.values())
-    rows = rows_of_step(
-        store, weights, config.batch_size, config.sequence_length, config.seed, step, tokenizer.cls_token_id
+def train(
+    config: PretrainConfig,
+    accelerator: Accelerator,
+    model: Objective,
+    optimizer: torch.optim.Optimizer,
+    source: tuple[PreTrainedTokenizerFast, TokenStore],
+    training: Training,
+) -> float:
+    """Run the remaining steps, keeping checkpoints, and return the speed in tokens a second."""
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    first, started, tokens_a_step = training.step, time.monotonic(), config.batch_size * config.sequence_length
+    hidden_bar = not accelerator.is_main_process
+    bar = tqdm(
+        range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10, disable=hidden_bar
     )
-    inputs, hidden = mask_rows(
-        rows, config.mask_rate, len(tokenizer), tokenizer.all_special_ids, tokenizer.mask_token_id, config.seed, step
-    )
-    return rows, inputs, hidden
+    for step in bar:
+        batch = draw(config, *source, step, accelerator)
+        rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with accelerator.autocast():
+            loss = wrapped(batch, config.bag_of_words if step >= config.bag_of_words_from else 0.0)
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+        optimizer.step()
+        training.step = step + 1
+        training.loss += 0.02 * (loss.item() - training.loss)
+        if training.step % CURVE_EVERY == 0:
+            training.curve.append((training.step, round(training.loss, 4)))
+            speed = (training.step - first) * tokens_a_step / (time.monotonic() - started)
+            bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{speed:,.0f}")
+        if training.step % config.checkpoint_every == 0 and accelerator.is_main_process:
+            save_checkpoint(
+                project_root() / config.out / "checkpoint", config, source[1].fingerprint, model, optimizer, training
+            )
+    return (config.steps - first) * tokens_a_step / (time.monotonic() - started)
+
+
+def draw(
+    config: PretrainConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    store: TokenStore,
+    step: int,
+    accelerator: Accelerator | None = None,
+    seed: int | None = None,
+) -> Batch:
+    """Return the batch of a step; of several processes each takes its share of the rows."""
+    seed = config.seed if seed is None else seed
+    weights = list(config.corpus.files.values()) if len(store.train) == len(config.corpus.files) else [1.0]
+    special, length = tokenizer.all_special_ids, config.sequence_length
+    rows, starts = rows_of_step(store, weights, config.batch_size, length, seed, step, tokenizer.cls_token_id)
+    hidden = hidden_positions(rows, starts, config.mask_rate, special, seed, step)
+    if OBJECTIVES[config.objective].all_masked:
+        inputs = rows.copy()
+        inputs[hidden] = tokenizer.mask_token_id
+    else:
+        inputs = mask_rows(rows, hidden, len(tokenizer), special, tokenizer.mask_token_id, seed, step)
+    mine = slice(accelerator.process_index, None, accelerator.num_processes) if accelerator else slice(None)
+    batch = batch_of(rows[mine], inputs[mine], hidden[mine], special, 1_000_003 * seed + step)
+    return batch.to(accelerator.device) if accelerator else batch
 
 
 def save_checkpoint(
-    folder: Path, config: PretrainConfig, model: BertForMaskedLM, optimizer: torch.optim.Optimizer, step: int
+    folder: Path,
+    config: PretrainConfig,
+    fingerprint: str,
+    model: Objective,
+    optimizer: torch.optim.Optimizer,
+    training: Training,
 ) -> None:
-    """Write model, optimizer and step aside, then replace the last checkpoint."""
-    with atomic_folder(folder) as aside:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
-        write_json(aside / "state.json", {"step": step, "config": config.model_dump(mode="json")})
-
-
-def resume(folder: Path, config: PretrainConfig, model: BertForMaskedLM, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint if there is one and return the step to go on from.
+    """Write model, optimizer and progress aside, then replace the last checkpoint.
 
     Raises:
-        ModelError: the checkpoint was made with other settings; the differing keys are named.
+        ModelError: it cannot be written, for example because the disk is full; the last one stays.
+    """
+    try:
+        with atomic_folder(folder) as aside:
+            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
+            state = {**vars(training), "fingerprint": fingerprint, "config": config.model_dump(mode="json")}
+            write_json(aside / "state.json", state)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise ModelError(
+            f"checkpoint {folder} cannot be written ({error}); the one before is kept: make room and run again"
+        ) from None
+
+
+def resume(
+    folder: Path, config: PretrainConfig, fingerprint: str, model: Objective, optimizer: torch.optim.Optimizer
+) -> Training:
+    """Load the last checkpoint if there is one.
+
+    Raises:
+        ModelError: the checkpoint was made with other settings or texts; the differing keys are named.
     """
     if not folder.is_dir():
-        return 0
+        return Training()
     saved = json.loads((folder / "state.json").read_text())
     now = config.model_dump(mode="json")
     for settings in (saved["config"], now):
         settings["corpus"] = settings["corpus"]["files"]  # the folder they lie in may move
     differing = [key for key in now if key not in FREE_KEYS and saved["config"].get(key) != now[key]]
+    if saved["fingerprint"] != fingerprint:
+        differing.append("corpus (its texts were changed)")
     if differing:
         raise ModelError(
             f"checkpoint {folder} was made with other values of {', '.join(differing)}: "
@@ -188,83 +293,21 @@ def resume(folder: Path, config: PretrainConfig, model: BertForMaskedLM, optimiz
     state = torch.load(folder / "state.pt", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(saved["step"])
+    return Training(saved["step"], saved["loss"], [(int(step), float(loss)) for step, loss in saved["curve"]])
 
 
 @torch.no_grad()
 def held_out_loss(
-    model: BertForMaskedLM, store: TokenStore, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast
+    model: Objective, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, store: TokenStore
 ) -> float:
-    """Return the masked-language-model loss in nats a hidden token on at most 64 held-out batches."""
-    part = TokenStore(train=[store.held_out], held_out=store.held_out, fingerprint="")
+    """Return the objective's own loss on 64 batches of held-out text."""
+    part = TokenStore([store.held_out], store.held_out, "", None, {})
+    device = next(model.parameters()).device
     total = 0.0
-    for step in range(64):
-        rows = rows_of_step(part, [1.0], config.batch_size, config.sequence_length, 0, step, tokenizer.cls_token_id)
-        inputs, hidden = mask_rows(
-            rows, config.mask_rate, len(tokenizer), tokenizer.all_special_ids, tokenizer.mask_token_id, 0, step
-        )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            total += pretraining_loss(model, inputs, rows, hidden).item()
-    return total / 64
-
-
-def save_encoder(
-    folder: Path,
-    model: BertForMaskedLM,
-    tokenizer: PreTrainedTokenizerFast,
-    store: TokenStore,
-    config: PretrainConfig,
-    loss: float,
-) -> None:
-    """Write the encoder as 16-bit safetensors, with its tokenizer and how it was made."""
-    encoder: BertModel = model.bert
-    # Classifiers read [CLS] through a pooler, which pre-training does not have: it starts as the identity.
-    encoder.pooler = BertPooler(encoder.config)
-    torch.nn.init.eye_(encoder.pooler.dense.weight)
-    torch.nn.init.zeros_(encoder.pooler.dense.bias)
-    encoder.config.hidden_dropout_prob = 0.1
-    encoder.config.attention_probs_dropout_prob = 0.1
-    with atomic_folder(folder) as aside:
-        encoder.to(torch.float16).save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
-        made = {
-            "objective": "masked language model",
-            "held_out_loss": round(loss, 4),
-            "tokens_seen": config.steps * config.batch_size * config.sequence_length,
-            "corpus": dict(config.corpus.files),
-            "corpus_fingerprint": store.fingerprint,
-            "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
-        }
-        write_json(aside / "pretraining.json", made)
-        write_text(aside / "README.md", card(made, encoder.num_parameters()))
-
-
-def card(made: dict[str, Any], parameters: int) -> str:
-    """Return the card of an encoder."""
-    shape, corpus = made["config"]["architecture"], ", ".join(f"{n} (x {w:g})" for n, w in made["corpus"].items())
-    return f"""---
-language: zh
-library_name: transformers
-tags: [after-sales, fill-mask]
----
-
-# A small Chinese encoder
-
-BERT with {shape["layers"]} layers x {shape["hidden"]}, {shape["heads"]} heads, {shape["vocabulary"]:,} tokens,
-{parameters / 1e6:.1f} M parameters in 16 bits. Tokens are single Chinese characters, digits, punctuation and emoji, and
-word pieces of Latin letters (`aftersales.encoders.tokenizer`).
-
-Made by `training/pretrain.py`: masked-language modelling, and a bag-of-words loss that trains [CLS] from step
-{made["config"]["bag_of_words_from"]:,} on; {made["config"]["steps"]:,} steps of
-{made["config"]["batch_size"]} x {made["config"]["sequence_length"]} tokens, {made["tokens_seen"] / 1e6:.1f} M tokens in
-all; loss on held-out text {made["held_out_loss"]:.3f} nats a hidden token. All settings: `pretraining.json`.
-
-Corpus, by how often each file is drawn: {corpus}. Texts that other people published (product reviews,
-customer-service questions, general text), from which the development and test rows of public benchmarks had been taken
-out. No text is part of this repository; fingerprint `{made["corpus_fingerprint"][:16]}`.
-
-For fine-tuning on short Chinese texts of customers. It has seen little text for its size; measure beside a floor.
-"""
+    for step in range(HELD_OUT_STEPS):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            total += model(draw(config, tokenizer, part, step, seed=0).to(device)).item()
+    return total / HELD_OUT_STEPS
 
 
 if __name__ == "__main__":

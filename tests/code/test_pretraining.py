@@ -1,16 +1,21 @@
 """Pre-training: resumed equals uninterrupted, and what does not fit is refused."""
 
+import json
+from collections import Counter
+
+import mlflow
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from tests.conftest import pretrain
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from aftersales.core.errors import DataError, ModelError
 from aftersales.core.paths import load_script
+from aftersales.encoders.corpus import build_token_store, hidden_positions, mask_rows, read_documents, rows_of_step
 from aftersales.encoders.load import load_for_classification, load_tokenizer, locate
-from aftersales.encoders.pretraining import mask_rows, read_documents, start_local
+from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, batch_of
 
 
 @pytest.fixture
@@ -51,7 +56,17 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus):
         recipe="pretrain", corpus={"folder": corpus / "corpus", "files": {"texts.txt": 1}}, out="outputs/tiny", steps=10
     )
     with pytest.raises(ModelError, match=r"other values of .*batch_size"):
-        recipe.resume(corpus / "outputs/tiny/checkpoint", config, None, None)
+        recipe.resume(corpus / "outputs/tiny/checkpoint", config, "", None, None)
+
+
+def test_changed_texts_make_a_new_vocabulary_and_refuse_the_old_checkpoint(corpus):
+    pretrain(corpus, steps=10)
+    texts = corpus / "corpus/texts.txt"
+    texts.write_text("鱻龘靐" * 40 + "\n" + texts.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"corpus \(its texts were changed\)"):
+        pretrain(corpus, steps=20)
+    tokenizer = AutoTokenizer.from_pretrained(corpus / "outputs/tiny/tokenizer")
+    assert tokenizer.convert_tokens_to_ids("鱻") > 4
 
 
 def test_the_encoder_is_an_ordinary_transformers_folder(tiny_encoder):
@@ -62,51 +77,117 @@ def test_the_encoder_is_an_ordinary_transformers_folder(tiny_encoder):
 
 
 def test_heads_of_the_first_layer_start_on_their_neighbours():
-    recipe = load_script("training/pretrain.py")
-    config = recipe.BertConfig(vocab_size=100, hidden_size=256, num_hidden_layers=1, num_attention_heads=4)
+    config = BertConfig(vocab_size=100, hidden_size=256, num_hidden_layers=1, num_attention_heads=4)
     torch.manual_seed(0)
     config._attn_implementation = "eager"
-    model = recipe.BertForMaskedLM(config).eval()
-    start_local(model)
+    model = MaskedLanguageModel(config).model.eval()
     attention = model.bert(torch.randint(0, 100, (64, 32)), output_attentions=True).attentions[0].mean(dim=0)
     for head, offset in enumerate((-1, 1, -2, 2)):
         assert attention[head, 16].argmax() == 16 + offset
 
 
-def test_the_bag_of_words_loss_trains_cls_and_nothing_asks_it_otherwise():
-    recipe = load_script("training/pretrain.py")
+@pytest.fixture
+def small():
     torch.manual_seed(0)
-    model = recipe.BertForMaskedLM(
-        recipe.BertConfig(
-            vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
-        )
-    )
-    model.eval()
+    return BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+
+
+def batch(hide=3):
     rows = np.random.default_rng(0).integers(5, 50, (4, 8))
+    rows[:, 0] = 2
     hidden = np.zeros(rows.shape, dtype=bool)
-    hidden[:, 3] = True
-    plain, both = (recipe.pretraining_loss(model, rows, rows, hidden, weight) for weight in (0.0, 0.5))
-    wanted = torch.zeros(4, 50).scatter_(1, torch.from_numpy(rows[:, 1:]), 1.0)
-    logits = model(input_ids=torch.from_numpy(rows)).logits[:, 0]
-    bag = -(logits.log_softmax(1) * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
-    assert (both - plain).item() == pytest.approx(0.5 * bag.item(), rel=1e-4)
-    assert bag.item() > 1
+    hidden[:, hide] = True
+    return batch_of(rows, np.where(hidden, 4, rows), hidden, [0, 1, 2, 3, 4], seed=1)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_the_bag_of_words_loss_trains_cls_and_nothing_asks_it_otherwise(small, objective):
+    model, one = OBJECTIVES[objective](small).eval(), batch()
+    plain, both = (model(one, weight) for weight in (0.0, 0.5))
+    assert both > plain + 0.5
+    if objective == "mlm":
+        wanted = torch.zeros(4, 50).scatter_(1, one.rows[:, 1:], 1.0)
+        logits = model.model(input_ids=one.inputs).logits[:, 0]
+        bag = -(logits.log_softmax(1) * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
+        assert (both - plain).item() == pytest.approx(0.5 * bag.item(), rel=1e-4)
+
+
+def test_detection_learns_to_tell_replaced_tokens(small):
+    model, one = OBJECTIVES["electra"](small), batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first = model(one).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(one)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.6 * first
+    assert model.generator.bert.embeddings is model.model.bert.embeddings
+    assert model.detector[0].weight.grad.abs().sum() > 0 and model.encoder is model.model.bert
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_the_recipe_makes_a_loadable_encoder_with_either_objective(corpus, objective):
+    pretrain(corpus, steps=4, objective=objective)
+    folder = corpus / "outputs/tiny/encoder"
+    assert AutoModel.from_pretrained(folder).num_parameters() > 0
+    made = json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
+    assert made["config"]["objective"] == objective and made["corpus_lines"]["texts.txt"]["kept"] > 300
+    runs = mlflow.search_runs(experiment_names=["pretraining"])
+    assert {"metrics.held_out_loss", "metrics.tokens_per_second", "params.objective"} <= set(runs.columns)
 
 
 def test_masks_hide_the_wanted_share_and_no_special_token():
     rows = np.tile(np.arange(100), (50, 1))
-    inputs, hidden = mask_rows(rows, 0.15, 100, [0, 1, 2, 3, 4], 4, seed=1, step=0)
+    hidden = hidden_positions(rows, None, 0.15, [0, 1, 2, 3, 4], seed=1, step=0)
+    inputs = mask_rows(rows, hidden, 100, [0, 1, 2, 3, 4], 4, seed=1, step=0)
     assert hidden[:, 5:].mean() == pytest.approx(0.15, abs=0.02) and not hidden[:, :5].any()
     assert (inputs[~hidden] == rows[~hidden]).all()
     assert (inputs[hidden] == 4).mean() == pytest.approx(0.8, abs=0.05)
 
 
-def test_a_corpus_that_is_not_there_or_not_utf8(tmp_path):
+def test_whole_words_are_hidden_together(tmp_path, shipped_texts, tiny_encoder):
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join(shipped_texts), encoding="utf-8")
+    tokenizer = load_tokenizer(str(tiny_encoder))
+    pairs = lambda text: [text[i : i + 2] for i in range(0, len(text), 2)]  # noqa: E731 - a stand-in for words
+    store = build_token_store(tmp_path / "tokens", [source], tokenizer, 16, pairs)
+    rows, starts = rows_of_step(store, [1.0], 64, 16, 1, 0, tokenizer.cls_token_id)
+    special = tokenizer.all_special_ids
+    hidden = hidden_positions(rows, starts, 0.3, special, 1, 0)
+    inside = ~starts[:, 1:] & ~np.isin(rows[:, 1:], special) & ~np.isin(rows[:, :-1], special)
+    assert inside.sum() > 100
+    assert (hidden[:, 1:] == hidden[:, :-1])[inside].all()
+    assert 0.2 < hidden[:, 1:].mean() < 0.4
+
+
+def test_a_dirty_corpus_is_cleaned_and_counted(tmp_path):
+    path = tmp_path / "a.txt"
+    long = "好" * 4_000_000  # 12 MB in one line
+    path.write_bytes("不错\n\n  \n不错！\n".encode() + "质量".encode("gb18030") + f"\n{long}\n最后一行".encode())
+    counts, seen = Counter(), set()
+    documents = list(read_documents(path, counts, seen))
+    assert documents[0] == "不错" and documents[-1] == "最后一行" and len(documents) == 3
+    assert counts == {"kept": 3, "empty": 2, "repeated": 1, "not UTF-8": 1, "cut": 1}
     with pytest.raises(DataError, match=r"does not exist"):
         list(read_documents(tmp_path / "none.txt"))
-    (tmp_path / "a.txt").write_bytes("好\n".encode() + "质量".encode("gb18030"))
-    with pytest.raises(DataError, match=r"line 2 is not UTF-8"):
-        list(read_documents(tmp_path / "a.txt"))
+    (tmp_path / "a.xz").write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"not a whole \.xz file"):
+        list(read_documents(tmp_path / "a.xz"))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(corpus, monkeypatch):
+    pretrain(corpus, steps=10)
+    folder = corpus / "outputs/tiny/checkpoint"
+    before = (folder / "state.json").read_text()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(ModelError, match=r"No space left.*the one before is kept"):
+        pretrain(corpus, steps=30)
+    assert (folder / "state.json").read_text() == before and len(list(folder.parent.iterdir())) == 4
 
 
 def test_encoders_that_cannot_be_loaded(tmp_path):

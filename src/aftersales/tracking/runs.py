@@ -104,6 +104,48 @@ def digest_of_evidence(folder: Path) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def log_pretraining(
+    name: str,
+    params: Mapping[str, Any],
+    figures: Mapping[str, float],
+    curve: Sequence[tuple[int, float]],
+    fingerprint: str,
+    folder: Path,
+    seconds: float,
+) -> str:
+    """Write a finished pre-training into the experiment ``pretraining`` and return the run's id.
+
+    Args:
+        name: of the run.
+        params: its settings.
+        figures: held-out loss, speed.
+        curve: (step, smoothed training loss).
+        fingerprint: of the corpus.
+        folder: of the encoder; its card and ``pretraining.json`` are kept with the run, the weights stay there.
+        seconds: since the start.
+
+    Raises:
+        TrackingError: the store cannot be used; the encoder stays on disk.
+    """
+    client = connect()
+    with reported(f"experiment store (the encoder is kept in {folder})"):
+        experiment = experiment_id(client, "pretraining")
+        now = int(1000 * time.time())
+        tags = {**provenance(), "data_version": fingerprint[:12], "encoder_folder": str(folder)}
+        run = client.create_run(experiment, start_time=now - int(1000 * seconds), run_name=name, tags=tags)
+        shown = [mlflow.entities.Param(key, str(value)[:250]) for key, value in params.items()]
+        last = curve[-1][0] if curve else 0
+        points = [mlflow.entities.Metric("loss", loss, now, step) for step, loss in curve]
+        points += [mlflow.entities.Metric(key, float(value), now, last) for key, value in figures.items()]
+        client.log_batch(run.info.run_id, params=shown)
+        for first in range(0, len(points), 1000):
+            client.log_batch(run.info.run_id, metrics=points[first : first + 1000])
+        for file in ("README.md", "pretraining.json"):
+            client.log_artifact(run.info.run_id, str(folder / file))
+        client.set_terminated(run.info.run_id)
+        return str(run.info.run_id)
+
+
 def run_name(*parts: object) -> str:
     """Return a run name that says what differs: the chosen settings and the time."""
     said = "-".join(str(value).rstrip("/").rpartition("/")[2] for value in parts)

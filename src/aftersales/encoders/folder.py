@@ -1,0 +1,69 @@
+"""The folder of a pre-trained encoder: 16-bit weights, tokenizer, how it was made, and its card."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BertModel, PreTrainedTokenizerFast
+from transformers.models.bert.modeling_bert import BertPooler
+
+from aftersales.core.files import atomic_folder, write_json, write_text
+
+OBJECTIVE_NAMES = {"mlm": "masked-language modelling", "electra": "replaced-token detection"}
+
+
+def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
+    """Write an encoder so that ``from_pretrained`` loads it.
+
+    Args:
+        folder: replaced as a whole.
+        encoder: trained, without a pooler.
+        tokenizer: its tokenizer.
+        made: objective, held-out loss, corpus and settings; the card is made of them.
+    """
+    # Classifiers read [CLS] through a pooler, which pre-training does not have: it starts as the identity.
+    encoder.pooler = BertPooler(encoder.config)
+    torch.nn.init.eye_(encoder.pooler.dense.weight)
+    torch.nn.init.zeros_(encoder.pooler.dense.bias)
+    encoder.config.hidden_dropout_prob = 0.1
+    encoder.config.attention_probs_dropout_prob = 0.1
+    with atomic_folder(folder) as aside:
+        encoder.cpu().to(torch.float16).save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        write_json(aside / "pretraining.json", made)
+        write_text(aside / "README.md", card(made, encoder.num_parameters()))
+
+
+def card(made: dict[str, Any], parameters: int) -> str:
+    """Return the card of an encoder as Markdown."""
+    config = made["config"]
+    shape, corpus = config["architecture"], ", ".join(f"{n} (x {w:g})" for n, w in made["corpus"].items())
+    left_out = {reason: 0 for counts in made["corpus_lines"].values() for reason in counts}
+    for counts in made["corpus_lines"].values():
+        for reason, count in counts.items():
+            left_out[reason] += count
+    lines = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    words = " of whole words" if config["whole_words"] else ""
+    return f"""---
+language: zh
+library_name: transformers
+tags: [after-sales, feature-extraction]
+---
+
+# A small Chinese encoder
+
+BERT with {shape["layers"]} layers x {shape["hidden"]}, {shape["heads"]} heads, {shape["vocabulary"]:,} tokens,
+{parameters / 1e6:.1f} M parameters in 16 bits. Tokens are single Chinese characters, digits, punctuation and emoji, and
+word pieces of Latin letters (`aftersales.encoders.tokenizer`).
+
+Made by `training/pretrain.py`: {OBJECTIVE_NAMES[config["objective"]]}{words},
+and a bag-of-words loss that trains [CLS] from step {config["bag_of_words_from"]:,} on; {config["steps"]:,} steps of
+{config["batch_size"]} x {config["sequence_length"]} tokens, {made["tokens_seen"] / 1e6:.1f} M tokens in all; loss on
+held-out text {made["held_out_loss"]:.3f} nats. All settings: `pretraining.json`.
+
+Corpus, by how often each file is drawn: {corpus}. Lines: {lines}. Texts that other people published (product reviews,
+customer-service questions, general text), from which the development and test rows of public benchmarks had been taken
+out. No text is part of this repository; fingerprint `{made["corpus_fingerprint"][:16]}`.
+
+For fine-tuning on short Chinese texts of customers. It has seen little text for its size; measure beside a floor.
+"""
