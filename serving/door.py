@@ -67,7 +67,7 @@ class Door:
         self._requests = requests
         self._metrics = metrics
         self._max_concurrency, self._timeout = max_concurrency, timeout_seconds
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Let one request in, or answer it here."""
@@ -117,7 +117,7 @@ class Door:
                 answered = True
                 await send(message)
 
-        task = asyncio.create_task(_as_coroutine(self._app(scope, receive, send_in_time)))
+        task = asyncio.ensure_future(self._app(scope, receive, send_in_time))
         self._work.add(task)
         self._metrics.running.set(len(self._work))
         task.add_done_callback(self._finished)
@@ -130,7 +130,7 @@ class Door:
             late = True  # what is computed meanwhile cannot be stopped, and is thrown away
             raise RefusedError(504, f"there was no answer within {self._timeout:g} seconds")
 
-    def _finished(self, task: "asyncio.Task[None]") -> None:
+    def _finished(self, task: "asyncio.Future[None]") -> None:
         self._work.discard(task)
         self._metrics.running.set(len(self._work))
         if not task.cancelled():
@@ -144,10 +144,6 @@ class Door:
                 raise RefusedError(400, "the body is not JSON in UTF-8") from None
             detail = _problems(error, model)
             raise RefusedError(422, f"{detail[0].field}: {detail[0].problem}", detail) from None
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
 
 
 def _request_id(scope: Message) -> bytes:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -158,7 +158,8 @@ def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast,
             write_json(aside / "made_of.json", wanted)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     segment = jieba_words() if config.whole_words else None
-    store = build_token_store(out / "tokens", sources, tokenizer, config.sequence_length, segment)
+    weights = list(config.corpus.files.values())
+    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment)
     for name, counts in store.counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
     print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
@@ -230,9 +231,8 @@ def draw(
 ) -> Batch:
     """Return the batch of a step; of several processes each takes its share of the rows."""
     seed = config.seed if seed is None else seed
-    weights = list(config.corpus.files.values()) if len(store.train) == len(config.corpus.files) else [1.0]
     special, length = tokenizer.all_special_ids, config.sequence_length
-    rows, starts = rows_of_step(store, weights, config.batch_size, length, seed, step, tokenizer.cls_token_id)
+    rows, starts = rows_of_step(store, config.batch_size, length, seed, step, tokenizer.cls_token_id)
     hidden = hidden_positions(rows, starts, config.mask_rate, special, seed, step)
     if OBJECTIVES[config.objective].all_masked:
         inputs = rows.copy()
@@ -283,7 +283,7 @@ def resume(
     for settings in (saved["config"], now):
         settings["corpus"] = settings["corpus"]["files"]  # the folder they lie in may move
     differing = [key for key in now if key not in FREE_KEYS and saved["config"].get(key) != now[key]]
-    if saved["fingerprint"] != fingerprint:
+    if saved.get("fingerprint") != fingerprint:
         differing.append("corpus (its texts were changed)")
     if differing:
         raise ModelError(
@@ -301,7 +301,7 @@ def held_out_loss(
     model: Objective, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, store: TokenStore
 ) -> float:
     """Return the objective's own loss on 64 batches of held-out text."""
-    part = TokenStore([store.held_out], store.held_out, "", None, {})
+    part = replace(store, train=[store.held_out], weights=[1.0], starts=None)
     device = next(model.parameters()).device
     total = 0.0
     for step in range(HELD_OUT_STEPS):

@@ -151,8 +151,8 @@ def test_whole_words_are_hidden_together(tmp_path, shipped_texts, tiny_encoder):
     source.write_text("\n".join(shipped_texts), encoding="utf-8")
     tokenizer = load_tokenizer(str(tiny_encoder))
     pairs = lambda text: [text[i : i + 2] for i in range(0, len(text), 2)]  # noqa: E731 - a stand-in for words
-    store = build_token_store(tmp_path / "tokens", [source], tokenizer, 16, pairs)
-    rows, starts = rows_of_step(store, [1.0], 64, 16, 1, 0, tokenizer.cls_token_id)
+    store = build_token_store(tmp_path / "tokens", [source], [1.0], tokenizer, 16, pairs)
+    rows, starts = rows_of_step(store, 64, 16, 1, 0, tokenizer.cls_token_id)
     special = tokenizer.all_special_ids
     hidden = hidden_positions(rows, starts, 0.3, special, 1, 0)
     inside = ~starts[:, 1:] & ~np.isin(rows[:, 1:], special) & ~np.isin(rows[:, :-1], special)

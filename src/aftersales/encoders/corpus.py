@@ -83,6 +83,7 @@ class TokenStore:
 
     Attributes:
         train: one array a source, each of shape (tokens,).
+        weights: how often each source is drawn, relative to the others.
         held_out: one array of shape (tokens,) over all sources, never trained on.
         fingerprint: SHA-256 over the documents that were read.
         starts: likewise as ``train``, boolean, true where a word starts; None when words were not segmented.
@@ -90,6 +91,7 @@ class TokenStore:
     """
 
     train: Sequence[np.ndarray]
+    weights: Sequence[float]
     held_out: np.ndarray
     fingerprint: str
     starts: Sequence[np.ndarray] | None
@@ -97,13 +99,19 @@ class TokenStore:
 
 
 def build_token_store(
-    folder: Path, sources: Sequence[Path], tokenizer: PreTrainedTokenizerFast, length: int, segment: Segment | None
+    folder: Path,
+    sources: Sequence[Path],
+    weights: Sequence[float],
+    tokenizer: PreTrainedTokenizerFast,
+    length: int,
+    segment: Segment | None,
 ) -> TokenStore:
     """Tokenise ``sources`` into ``folder`` unless it already holds exactly them, and open the result.
 
     Args:
         folder: where the arrays are kept.
         sources: text files.
+        weights: how often each is drawn, relative to the others.
         tokenizer: of the encoder.
         length: tokens of a training row.
         segment: cuts a text into words whose starts are kept, for masking whole words.
@@ -131,6 +139,7 @@ def build_token_store(
     store = json.loads(described.read_text())
     return TokenStore(
         train=[np.memmap(folder / name, dtype=np.uint16, mode="r") for name in names],
+        weights=weights,
         held_out=np.fromfile(folder / "held_out.bin", dtype=np.uint16),
         fingerprint=store["fingerprint"],
         starts=[np.memmap(folder / f"{name}.starts", dtype=bool, mode="r") for name in names] if segment else None,
@@ -179,7 +188,7 @@ def _tokenise(
 
 
 def rows_of_step(
-    store: TokenStore, weights: Sequence[float], batch_size: int, length: int, seed: int, step: int, cls_id: int
+    store: TokenStore, batch_size: int, length: int, seed: int, step: int, cls_id: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the rows of a step, each starting with [CLS].
 
@@ -187,7 +196,7 @@ def rows_of_step(
         Token ids of shape (batch_size, length), int64, and, when the store knows words, where words start.
     """
     random = np.random.default_rng((seed, step))
-    shares = np.asarray(weights) / np.sum(weights)
+    shares = np.asarray(store.weights) / np.sum(store.weights)
     rows = np.full((batch_size, length), cls_id, dtype=np.int64)
     starts = np.ones(rows.shape, dtype=bool) if store.starts is not None else None
     for row, source in enumerate(random.choice(len(shares), size=batch_size, p=shares)):

@@ -1,5 +1,6 @@
 """The folder of a pre-trained encoder: 16-bit weights, tokenizer, how it was made, and its card."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,10 @@ def card(made: dict[str, Any], parameters: int) -> str:
     """Return the card of an encoder as Markdown."""
     config = made["config"]
     shape, corpus = config["architecture"], ", ".join(f"{n} (x {w:g})" for n, w in made["corpus"].items())
-    left_out = {reason: 0 for counts in made["corpus_lines"].values() for reason in counts}
-    for counts in made["corpus_lines"].values():
-        for reason, count in counts.items():
-            left_out[reason] += count
-    lines = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    counts: Counter[str] = Counter()
+    for one in made["corpus_lines"].values():
+        counts.update(one)
+    lines = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     words = " of whole words" if config["whole_words"] else ""
     return f"""---
 language: zh

@@ -4,18 +4,19 @@ import time
 
 import torch
 from torch import nn
+from transformers import BertModel
 
 PEAK_SIZE = 2048
 
 
-def flops_a_token(encoder: nn.Module, length: int) -> float:
+def flops_a_token(encoder: BertModel, length: int) -> float:
     """Return the FLOPs of one token forwards and backwards through the layers, without embeddings and heads.
 
     Two for each multiplied weight, and as many for attention scores and their sums; backwards costs twice as much.
     """
     weights = sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, nn.Linear))
     config = encoder.config
-    attention = 2 * config.num_hidden_layers * length * config.hidden_size  # type: ignore[union-attr,operator]
+    attention = 2 * config.num_hidden_layers * length * config.hidden_size
     return 3.0 * (2 * weights + 2 * float(attention))
 
 
