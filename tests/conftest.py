@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,31 +62,27 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, shipped_texts: list[s
     yield folder / "outputs" / "tiny" / "encoder"
 
 
-def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", objective: str = "mlm") -> None:
-    """Pre-train a tiny encoder on ``folder/corpus``."""
+TINY = {"vocabulary": 2000, "layers": 2, "hidden": 32, "heads": 2, "intermediate": 64, "positions": 64}
+
+
+def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", **settings: Any) -> None:
+    """Pre-train a tiny encoder on ``folder/corpus``; ``settings`` replace keys of the config."""
+    from aftersales.core.config import build
     from aftersales.core.paths import load_script
 
     recipe = load_script("training/pretrain.py")
-    recipe.main(
-        recipe.PretrainConfig(
-            recipe="pretrain",
-            corpus={"folder": folder / "corpus", "files": {"texts.txt": 1}},
-            out=out,
-            objective=objective,
-            architecture={
-                "vocabulary": 2000,
-                "layers": 2,
-                "hidden": 32,
-                "heads": 2,
-                "intermediate": 64,
-                "positions": 64,
-            },
-            steps=steps,
-            warmup=2,
-            decay=4,
-            batch_size=4,
-            sequence_length=32,
-            threads=1,
-            checkpoint_every=10,
-        )
-    )
+    values = {
+        "recipe": "pretrain",
+        "corpus": {"folder": folder / "corpus", "files": {"texts.txt": 1}},
+        "out": out,
+        "steps": steps,
+        "warmup": 2,
+        "decay": 4,
+        "batch_size": 4,
+        "sequence_length": 32,
+        "threads": 1,
+        "checkpoint_every": 10,
+        **settings,
+        "architecture": {**TINY, **settings.get("architecture", {})},
+    }
+    recipe.main(build(recipe.PretrainConfig, values, "tiny"))

@@ -69,7 +69,8 @@ class Measured:
     Attributes:
         evaluation: every figure.
         logits: of the trained model, float32 of shape (rows, labels).
-        predicted, below: labels given by the model and by its floor, boolean of that shape.
+        predicted, below, alone: labels given by the model, by its floor and by its encoder alone, boolean of that
+            shape.
         confidence: of the model's answers, shape (rows,).
     """
 
@@ -77,6 +78,7 @@ class Measured:
     logits: np.ndarray
     predicted: np.ndarray
     below: np.ndarray
+    alone: np.ndarray
     confidence: np.ndarray
 
 
@@ -154,7 +156,7 @@ def measure(data: LabelledData, learned: Learned) -> Measured:
     probabilities = calibrated(logits, learned.calibration.temperature, multi_label)
     answered = np.array([decide(row, chosen).decision == "answer" for row in probabilities])
     evaluation = evaluate(data, predicted, below, encoder_alone, confidence, answered)
-    return Measured(evaluation, logits, predicted, below, confidence)
+    return Measured(evaluation, logits, predicted, below, encoder_alone, confidence)
 
 
 def write_model(

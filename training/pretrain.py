@@ -31,7 +31,8 @@ from aftersales.encoders.corpus import (
     read_documents,
     rows_of_step,
 )
-from aftersales.encoders.folder import write_encoder
+from aftersales.encoders.folder import history, write_encoder
+from aftersales.encoders.load import load_encoder, load_tokenizer
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
 from aftersales.encoders.throughput import flops_a_token, peak_flops
 from aftersales.encoders.tokenizer import train_tokenizer
@@ -66,6 +67,7 @@ class PretrainConfig(Config):
     corpus: Corpus
     out: Path
     architecture: Architecture = Architecture()
+    start_from: str | None = None
     objective: Literal["mlm", "electra"] = "mlm"
     whole_words: bool = False
     steps: int = Field(ge=1)
@@ -110,6 +112,8 @@ def main(config: PretrainConfig) -> None:
     with accelerator.main_process_first():
         tokenizer, store = prepare(config, out)
     model = OBJECTIVES[config.objective](bert_config(config.architecture, tokenizer))
+    if config.start_from:
+        start_from(model, config.start_from)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
@@ -130,6 +134,8 @@ def main(config: PretrainConfig) -> None:
         "corpus_fingerprint": store.fingerprint,
         "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
     }
+    if config.start_from:
+        made["started_from"] = history(config.start_from)
     write_encoder(out / "encoder", model.encoder, tokenizer, made)
     figures = {"held_out_loss": loss, "tokens_per_second": speed, "model_flops_utilisation": used / peak}
     if config.steps > first:
@@ -147,6 +153,18 @@ def main(config: PretrainConfig) -> None:
 def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast, TokenStore]:
     """Make tokenizer and token store, or load those of an earlier start, and say what the corpus holds."""
     sources = [config.corpus.folder.expanduser() / name for name in config.corpus.files]
+    tokenizer = load_tokenizer(config.start_from) if config.start_from else vocabulary(config, out, sources)
+    segment = jieba_words() if config.whole_words else None
+    weights = list(config.corpus.files.values())
+    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment)
+    for name, counts in store.counts.items():
+        print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
+    print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
+    return tokenizer, store
+
+
+def vocabulary(config: PretrainConfig, out: Path, sources: list[Path]) -> PreTrainedTokenizerFast:
+    """Make the tokenizer from the corpus, or load that of an earlier start."""
     shape, folder = config.architecture, out / "tokenizer"
     hashes = {source.name: sha256_of_file(source) for source in sources if source.is_file()}
     wanted = {"sources": hashes, "vocabulary": shape.vocabulary, "positions": shape.positions}
@@ -156,14 +174,25 @@ def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast,
         with atomic_folder(folder) as aside:
             train_tokenizer(documents, shape.vocabulary, shape.positions).save_pretrained(aside)
             write_json(aside / "made_of.json", wanted)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    segment = jieba_words() if config.whole_words else None
-    weights = list(config.corpus.files.values())
-    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment)
-    for name, counts in store.counts.items():
-        print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
-    print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
-    return tokenizer, store
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return tokenizer
+
+
+def start_from(model: Objective, encoder: str) -> None:
+    """Continue from the weights of an encoder instead of fresh ones.
+
+    Raises:
+        ModelError: the encoder cannot be loaded, or has another shape than ``architecture``.
+    """
+    weights = load_encoder(encoder).state_dict()
+    own = model.encoder.state_dict()
+    differing = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    if differing:
+        raise ModelError(
+            f"start_from: encoder {encoder!r} does not have the shape that `architecture` asks for ({differing[0]} "
+            "differs); set architecture to the encoder's own layers, hidden, heads, intermediate and positions"
+        )
+    model.encoder.load_state_dict({name: weights[name] for name in own})
 
 
 def bert_config(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertConfig:

@@ -59,6 +59,21 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus):
         recipe.resume(corpus / "outputs/tiny/checkpoint", config, "", None, None)
 
 
+def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_encoder):
+    pretrain(corpus, steps=1, start_from=str(tiny_encoder), learning_rate=1e-9, out="outputs/more")
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (tiny_encoder, corpus / "outputs/more/encoder")
+    )
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=1e-3, rtol=0)
+    assert (corpus / "outputs/more/encoder/tokenizer.json").read_text() == (tiny_encoder / "tokenizer.json").read_text()
+
+
+def test_an_encoder_of_another_shape_is_refused(corpus, tiny_encoder):
+    with pytest.raises(ModelError, match=r"start_from: .* does not have the shape that `architecture` asks for"):
+        pretrain(corpus, steps=1, start_from=str(tiny_encoder), architecture={"hidden": 64})
+
+
 def test_changed_texts_make_a_new_vocabulary_and_refuse_the_old_checkpoint(corpus):
     pretrain(corpus, steps=10)
     texts = corpus / "corpus/texts.txt"

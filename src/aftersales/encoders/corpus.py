@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from aftersales.core.errors import DataError
@@ -157,7 +158,8 @@ def _write_tokens(
     for index, source in enumerate(sources):
         counted: Counter[str] = Counter()
         with (folder / f"{index}.bin").open("wb") as tokens, (folder / f"{index}.bin.starts").open("wb") as starts:
-            for text, ids, begins in _tokenise(read_documents(source, counted, seen), tokenizer, segment):
+            rows = _tokenise(read_documents(source, counted, seen), tokenizer, segment)
+            for text, ids, begins in tqdm(rows, desc=f"tokenising {source.name}", unit=" texts", mininterval=5):
                 hashed = hashlib.sha256(text.encode()).digest()
                 digest.update(hashed)
                 if int.from_bytes(hashed[:4], "big") % 1000 < HELD_OUT_PER_THOUSAND:

@@ -1,5 +1,6 @@
 """The folder of a pre-trained encoder: 16-bit weights, tokenizer, how it was made, and its card."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,18 @@ from transformers import BertModel, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertPooler
 
 from aftersales.core.files import atomic_folder, write_json, write_text
+from aftersales.encoders.load import locate
 
 OBJECTIVE_NAMES = {"mlm": "masked-language modelling", "electra": "replaced-token detection"}
+
+
+HISTORY = "pretraining.json"
+
+
+def history(encoder: str) -> dict[str, Any]:
+    """Return how an encoder was made as far as its folder says, for the card of one that goes on from it."""
+    said = Path(locate(encoder)) / HISTORY
+    return json.loads(said.read_text(encoding="utf-8")) if said.is_file() else {"encoder": encoder}
 
 
 def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokenizerFast, made: dict[str, Any]) -> None:
@@ -31,7 +42,7 @@ def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokeniz
     with atomic_folder(folder) as aside:
         encoder.cpu().to(torch.float16).save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-        write_json(aside / "pretraining.json", made)
+        write_json(aside / HISTORY, made)
         write_text(aside / "README.md", card(made, encoder.num_parameters()))
 
 
@@ -44,6 +55,10 @@ def card(made: dict[str, Any], parameters: int) -> str:
         counts.update(one)
     lines = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     words = " of whole words" if config["whole_words"] else ""
+    before = ""
+    if earlier := made.get("started_from"):
+        seen = f" of {earlier['tokens_seen'] / 1e6:.1f} M tokens" if "tokens_seen" in earlier else ""
+        before = f"\nIt went on from another encoder{seen}, described under `started_from` in `pretraining.json`.\n"
     return f"""---
 language: zh
 library_name: transformers
@@ -60,7 +75,7 @@ Made by `training/pretrain.py`: {OBJECTIVE_NAMES[config["objective"]]}{words},
 and a bag-of-words loss that trains [CLS] from step {config["bag_of_words_from"]:,} on; {config["steps"]:,} steps of
 {config["batch_size"]} x {config["sequence_length"]} tokens, {made["tokens_seen"] / 1e6:.1f} M tokens in all; loss on
 held-out text {made["held_out_loss"]:.3f} nats. All settings: `pretraining.json`.
-
+{before}
 Corpus, by how often each file is drawn: {corpus}. Lines: {lines}. Texts that other people published (product reviews,
 customer-service questions, general text), from which the development and test rows of public benchmarks had been taken
 out. No text is part of this repository; fingerprint `{made["corpus_fingerprint"][:16]}`.

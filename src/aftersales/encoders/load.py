@@ -6,6 +6,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
@@ -45,6 +46,15 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"encoder {encoder!r} has no fast tokenizer, which the runtime needs")
     return tokenizer
+
+
+def load_encoder(encoder: str) -> PreTrainedModel:
+    """Load an encoder without any head, in 32 bits.
+
+    Raises:
+        ModelError: the encoder cannot be found or read.
+    """
+    return _pretrained(AutoModel, encoder, dtype="float32")
 
 
 def load_for_classification(encoder: str, labels: list[str], multi_label: bool, dropout: float) -> PreTrainedModel:

@@ -5,6 +5,7 @@ A resample of the test rows is a vector of row weights. True positives, predicte
 calls (percentile bootstrap: Efron and Tibshirani 1993, chapter 13).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,33 @@ def difference(metric: str, gold: np.ndarray, a: np.ndarray, b: np.ndarray) -> D
     point = metric_values(gold, a, ones)[metric] - metric_values(gold, b, ones)[metric]
     spread = metric_values(gold, a, weights)[metric] - metric_values(gold, b, weights)[metric]
     return Difference(float(point[0]), *_interval(spread))
+
+
+def over_seeds(
+    metric: str, gold: np.ndarray, runs: Sequence[np.ndarray], floors: Sequence[np.ndarray]
+) -> tuple[Figure, Difference]:
+    """Return the mean of a metric over several trainings, and its difference to the floor on the same rows.
+
+    The interval covers both what another sample of test rows and what other seeds would have given: every resample
+    draws rows and, with replacement, trainings (Efron and Tibshirani 1993, section 8.3).
+
+    Args:
+        metric: its name.
+        gold: boolean, shape (rows, labels).
+        runs: predictions of each training, boolean of that shape.
+        floors: predictions of the floor beside each training, likewise.
+    """
+    ones, weights = np.ones((1, len(gold))), resample_weights(len(gold))
+    picked = np.random.default_rng(1).integers(0, len(runs), size=(len(weights), len(runs)))
+    resample = np.arange(len(weights))[:, None]
+
+    def means(predicted: Sequence[np.ndarray]) -> tuple[float, np.ndarray]:
+        point = np.mean([metric_values(gold, one, ones)[metric][0] for one in predicted])
+        spread = np.stack([metric_values(gold, one, weights)[metric] for one in predicted])
+        return float(point), spread[picked, resample].mean(axis=1)
+
+    (value, spread), (below, spread_below) = means(runs), means(floors)
+    return Figure(value, *_interval(spread)), Difference(value - below, *_interval(spread - spread_below))
 
 
 def per_label(gold: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, float]]:

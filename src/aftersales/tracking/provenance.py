@@ -11,6 +11,8 @@ from pathlib import Path
 from aftersales.core.paths import project_root
 
 PACKAGES = ("torch", "transformers", "datasets", "onnxruntime", "mlflow", "scikit-learn", "numpy")
+# What measuring itself writes.
+NO_CODE = (":!experiments/*/results.json", ":!experiments/*/README.md")
 
 
 def provenance() -> dict[str, str]:
@@ -51,7 +53,7 @@ def _commit(root: Path) -> str:
         return done.stdout.strip()
 
     try:
-        dirty = "-dirty" if git("status", "--porcelain") else ""
+        dirty = "-dirty" if git("status", "--porcelain", "--", ".", *NO_CODE) else ""
         return git("rev-parse", "HEAD") + dirty
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,0 +1,298 @@
+"""Which encoder earns its place? Fine-tune each on every set with several seeds, beside the TF-IDF floor.
+
+AFTERSALES_PUBLIC_DATA=/path/to/sets python experiments/encoder/measure.py experiments/encoder/config.yaml
+
+Every fit is kept under outputs/experiments/encoder, so a stopped measurement goes on where it was, and a changed
+recipe, encoder or data set is measured anew.
+"""
+
+import json
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from transformers import AutoConfig, AutoModel
+
+from aftersales.classifiers.export import write_graph
+from aftersales.classifiers.fit import FitConfig, Fitted
+from aftersales.core.config import Config, build, load
+from aftersales.core.errors import AftersalesError, ConfigError, nearest
+from aftersales.core.files import atomic_folder
+from aftersales.core.paths import load_script, outputs
+from aftersales.corpora.labelled import FOLDS, LabelledData
+from aftersales.corpora.load import DataConfig, load_data
+from aftersales.encoders.load import EMBEDDED, load_for_classification, load_tokenizer, locate
+from aftersales.evaluation.classification import over_seeds
+from aftersales.evaluation.evidence import indicator
+from aftersales.evaluation.results import Result, merge_results, write_table
+from aftersales.runtime.graph import open_graph
+from aftersales.runtime.settings import GRAPH
+from aftersales.tracking.provenance import provenance
+
+HERE = Path(__file__).parent
+FLOOR, ALONE = "tfidf-linear", "-alone"
+CLASSIFY = load_script("training/classify.py")
+LATENCY_TOKENS, LATENCY_RUNS = 32, 300
+
+
+class MeasuredSet(Config):
+    """One data set: where it comes from, how to fine-tune on it, and what was hoped for."""
+
+    data: dict[str, Any]
+    dataset: str | None = None
+    split: str = "test"
+    folds: Literal["none", "pooled", "one_a_seed"] = "none"
+    marked: dict[str, str] = {}
+    fit: dict[str, Any] = {}
+    target: dict[str, float] = {}
+
+
+class MeasureConfig(Config):
+    """What to measure."""
+
+    sets: dict[str, MeasuredSet]
+    models: dict[str, str]
+    awaited: dict[str, dict[str, Any]] = {}
+    fit: dict[str, Any] = {}
+    only: list[str] | None = None
+    seeds: int = Field(default=5, ge=1)
+    threads: int = Field(default=2, ge=1)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The test rows of one training (several where folds are pooled).
+
+    Attributes:
+        arrays: the labels ``gold`` and those that ``model``, its encoder ``alone`` and ``floor`` give, boolean of shape
+            (rows, labels), and the ``marks`` of each row, joined by blanks.
+        seconds: of the training.
+        peak_mb: most memory of the process so far.
+        data: fingerprint of the data.
+        commit: of the code that trained.
+    """
+
+    arrays: dict[str, np.ndarray]
+    seconds: float
+    peak_mb: float
+    data: str
+    commit: str
+
+
+def main(config: MeasureConfig) -> None:
+    """Measure, then write results.json and the table in the README."""
+    torch.set_num_threads(config.threads)
+    chosen = config.sets if config.only is None else config.only
+    if unknown := [name for name in chosen if name not in config.sets]:
+        raise ConfigError(f"only: unknown set {unknown[0]!r}{nearest(unknown[0], list(config.sets))}")
+    latency = {name: measure_latency(encoder_of(encoder)) for name, encoder in config.models.items()}
+    for name in chosen:
+        merge_results(HERE / "results.json", list(awaited_rows(config, name)))
+        for model, encoder in config.models.items():
+            runs = [scored(config, name, model, encoder, seed) for seed in range(1, config.seeds + 1)]
+            found = list(results(config, name, model, runs, latency[model]))
+            print("\n".join(f"{row.dataset}/{row.split} {row.model}: {_figure(row)}" for row in found), flush=True)
+            report(config, merge_results(HERE / "results.json", found))
+
+
+def scored(config: MeasureConfig, name: str, model: str, encoder: str, seed: int) -> Scored:
+    """Fine-tune with one seed and score the test rows, fold by fold where folds are pooled."""
+    folds: dict[str, list[int | None]] = {"none": [None], "pooled": list(range(FOLDS)), "one_a_seed": [seed - 1]}
+    parts = [one_fit(config, name, model, encoder_of(encoder), seed, fold) for fold in folds[config.sets[name].folds]]
+    return Scored(
+        arrays={field: np.concatenate([part.arrays[field] for part in parts]) for field in parts[0].arrays},
+        seconds=sum(part.seconds for part in parts),
+        peak_mb=max(part.peak_mb for part in parts),
+        data=parts[0].data if len(parts) == 1 else sha256("".join(part.data for part in parts).encode()).hexdigest(),
+        commit=" ".join(sorted({part.commit for part in parts})),
+    )
+
+
+def one_fit(config: MeasureConfig, name: str, model: str, encoder: str, seed: int, fold: int | None) -> Scored:
+    """Return one training's scores, from disk where exactly it was done before."""
+    settings = {**config.fit, **config.sets[name].fit, "encoder": encoder, "seed": seed}
+    fit = build(FitConfig, settings | config.awaited.get(model, {}), f"fit of {name}")
+    where = data_config(config.sets[name], fold)
+    recipe, data = CLASSIFY.ClassifyConfig(recipe="classify", data=where, fit=fit), loaded(where)
+    kept = store() / f"{name}-{model.replace('/', '_')}-{seed}-{fold}-{CLASSIFY.work_name(recipe, data)}"
+    if not kept.is_dir():
+        found = train(recipe, data, kept.with_name(f"{kept.name}.work"))
+        with atomic_folder(kept) as aside:
+            np.savez_compressed(aside / "scores.npz", **found.arrays)  # type: ignore[arg-type]
+            (aside / "facts.json").write_text(json.dumps([found.seconds, found.peak_mb, found.data, found.commit]))
+        print(f"{kept.name}: {found.seconds:.0f} s", flush=True)
+    with np.load(kept / "scores.npz") as arrays:
+        return Scored(dict(arrays), *json.loads((kept / "facts.json").read_text()))
+
+
+def data_config(one: MeasuredSet, fold: int | None) -> DataConfig:
+    """Return where the rows of a set, or of one fold of it, are."""
+    return build(DataConfig, {**one.data, **({} if fold is None else {"fold": fold})}, "sets")
+
+
+@lru_cache(maxsize=FOLDS)
+def loaded(where: DataConfig) -> LabelledData:
+    """Load data once for all seeds."""
+    return load_data(where)
+
+
+def metric_of(one: MeasuredSet) -> str:
+    """Return the headline metric of a set."""
+    return loaded(data_config(one, None if one.folds == "none" else 0)).task.metric
+
+
+def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
+    """Run the shipped recipe up to its test predictions."""
+    started = time.monotonic()
+    learned = CLASSIFY.learn(recipe, data, work)
+    seconds = time.monotonic() - started
+    measured = CLASSIFY.measure(data, learned)
+    shutil.rmtree(work, ignore_errors=True)
+    arrays = {
+        "gold": indicator(data.test, data.task.label_names),
+        "model": measured.predicted,
+        "alone": measured.alone,
+        "floor": measured.below,
+        "marks": np.array([" ".join(example.marks) for example in data.test]),
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Scored(arrays, seconds, peak, data.fingerprint, provenance()["commit"])
+
+
+def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], latency: float) -> Iterator[Result]:
+    """Yield the rows of one model on one set: with its lexical half, without it, and the floor."""
+    one, first = config.sets[name], runs[0]
+    metric = metric_of(one)
+    for split in (one.split, *one.marked):
+        mark = one.marked.get(split)
+        mask = np.array([mark is None or mark in marks.split() for marks in first.arrays["marks"]])
+        gold, floors = first.arrays["gold"][mask], [run.arrays["floor"][mask] for run in runs]
+        below, _ = over_seeds(metric, gold, floors, floors)
+        for kind, predictions in (
+            (model, [run.arrays["model"][mask] for run in runs]),
+            (model + ALONE, [run.arrays["alone"][mask] for run in runs]),
+            (FLOOR, floors),
+        ):
+            figure, over = over_seeds(metric, gold, predictions, floors)
+            yield Result(
+                dataset=one.dataset or name,
+                split=split,
+                model=kind,
+                metric=metric,
+                value=round(figure.value, 4),
+                ci95=(round(figure.low, 4), round(figure.high, 4)),
+                seeds=len(runs),
+                floor=round(below.value, 4),
+                over_floor=None if kind == FLOOR else (round(over.low, 4), round(over.high, 4)),
+                target=one.target.get(split),
+                n_test=len(gold),
+                data_sha256=first.data,
+                commit=" ".join(sorted({run.commit for run in runs})),
+                seconds=None if kind == FLOOR else round(statistics.mean(run.seconds for run in runs), 1),
+                latency_ms=None if kind == FLOOR else latency,
+                peak_mb=round(max(run.peak_mb for run in runs)),
+                machine=provenance()["machine"],
+            )
+
+
+def awaited_rows(config: MeasureConfig, name: str) -> Iterator[Result]:
+    """Yield empty rows for the encoders of ``awaited``, with the command that fills them."""
+    one = config.sets[name]
+    for model in config.awaited:
+        command = (
+            f"python experiments/encoder/measure.py experiments/encoder/config.yaml "
+            f"only='[{name}]' models='{{{model}: {model}}}'"
+        )
+        for split in (one.split, *one.marked):
+            yield Result(dataset=one.dataset or name, split=split, model=model, metric=metric_of(one), command=command)
+
+
+def encoder_of(encoder: str) -> str:
+    """Return where an encoder lies; ``random`` is the embedded one's shape with fresh weights."""
+    if encoder != "random":
+        return locate(encoder)
+    folder = store() / "random-weights"
+    if not folder.is_dir():
+        torch.manual_seed(0)
+        with atomic_folder(folder) as aside:
+            AutoModel.from_config(AutoConfig.from_pretrained(locate(EMBEDDED))).save_pretrained(aside)
+            load_tokenizer(EMBEDDED).save_pretrained(aside)
+    return str(folder)
+
+
+def measure_latency(encoder: str) -> float:
+    """Return the median milliseconds of the exported graph for one text of 32 tokens on one core."""
+    model = load_for_classification(encoder, ["a", "b"], multi_label=False, dropout=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        write_graph(Fitted(model.eval(), load_tokenizer(encoder), LATENCY_TOKENS), Path(folder))
+        session = open_graph(Path(folder) / GRAPH, threads=1)
+        ids = np.full((1, LATENCY_TOKENS), 100, dtype=np.int64)
+        feeds = {node.name: ids if node.name == "input_ids" else np.ones_like(ids) for node in session.get_inputs()}
+        times = []
+        for _ in range(LATENCY_RUNS):
+            started = time.perf_counter()
+            session.run(None, feeds)
+            times.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(times), 2)
+
+
+def store() -> Path:
+    """Return the folder of everything this experiment keeps between calls."""
+    return outputs() / "experiments" / "encoder"
+
+
+def report(config: MeasureConfig, rows: list[Result]) -> None:
+    """Write the table of the README: sets in the order of the config, the floor first."""
+    sets = [one.dataset or name for name, one in config.sets.items()]
+    models = [FLOOR, *(m + kind for m in config.models for kind in (ALONE, "")), *config.awaited]
+    order = {model: place for place, model in enumerate(models)}
+    rows = sorted(rows, key=lambda r: (sets.index(r.dataset), r.split, order.get(r.model, len(order)), r.model))
+    write_table(
+        HERE / "README.md",
+        rows,
+        {
+            "set": lambda row: f"{row.dataset}/{row.split}",
+            "metric": lambda row: row.metric,
+            "model": lambda row: row.model,
+            "mean over seeds [95 %]": _figure,
+            "over the floor": lambda row: (
+                "" if row.over_floor is None else "{:+.3f} to {:+.3f}".format(*row.over_floor)
+            ),
+            "target": _target,
+            "seeds": lambda row: row.seeds or "",
+            "test rows": lambda row: row.n_test or "",
+            "seconds": lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}",
+            "ms a text": lambda row: row.latency_ms or "",
+        },
+    )
+
+
+def _figure(row: Result) -> str:
+    if row.value is None or row.ci95 is None:
+        return f"not measured: `{row.command}`"
+    return f"{row.value:.3f} [{row.ci95[0]:.3f}, {row.ci95[1]:.3f}]"
+
+
+def _target(row: Result) -> str:
+    if row.target is None or row.value is None or row.model == FLOOR:
+        return ""
+    return f"{row.target:.3f} {'reached' if row.value >= row.target else 'missed'}"
+
+
+if __name__ == "__main__":
+    try:
+        main(load(MeasureConfig, Path(sys.argv[1]), sys.argv[2:]))
+    except AftersalesError as error:
+        sys.exit(f"error: {error}")
