@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from aftersales.core.config import Config, load
 from aftersales.core.errors import ModelError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_json
 from aftersales.core.paths import project_root
+from aftersales.encoders.checkpoint import Training, resume, save_checkpoint
 from aftersales.encoders.corpus import (
     TokenStore,
     build_token_store,
@@ -32,6 +33,7 @@ from aftersales.encoders.corpus import (
     rows_of_step,
 )
 from aftersales.encoders.folder import history, write_encoder
+from aftersales.encoders.labelled import LabelledBatch, LabelledSet, labelled_batch, load_labelled
 from aftersales.encoders.load import load_encoder, load_tokenizer
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
 from aftersales.encoders.throughput import flops_a_token, peak_flops
@@ -60,6 +62,24 @@ class Architecture(Config):
     positions: int = 256
 
 
+class Labelled(Config):
+    """Public labelled sets that are learned beside the text.
+
+    Attributes:
+        sets: public set -> how often it is drawn.
+        guarded: sets whose validation and test texts are left out, because something is measured on them.
+        weight: of the labels' loss.
+        batch_size: labelled texts a step.
+        length: tokens of one at most.
+    """
+
+    sets: dict[str, float] = Field(min_length=1)
+    guarded: list[str] = []
+    weight: float = Field(default=0.5, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+    length: int = Field(default=64, ge=8)
+
+
 class PretrainConfig(Config):
     """Everything a pre-training run depends on."""
 
@@ -68,6 +88,7 @@ class PretrainConfig(Config):
     out: Path
     architecture: Architecture = Architecture()
     start_from: str | None = None
+    labelled: Labelled | None = None
     objective: Literal["mlm", "electra"] = "mlm"
     whole_words: bool = False
     steps: int = Field(ge=1)
@@ -85,19 +106,6 @@ class PretrainConfig(Config):
     checkpoint_every: int = 500
 
 
-# Keys that may change between a checkpoint and its continuation: they only say where and how long.
-FREE_KEYS = {"out", "steps", "decay", "threads", "checkpoint_every"}
-
-
-@dataclass
-class Training:
-    """What changes while training: the next step, the smoothed loss and its curve as (step, loss)."""
-
-    step: int = 0
-    loss: float = 0.0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-
-
 def main(config: PretrainConfig) -> None:
     """Pre-train, resuming from the last checkpoint in ``config.out``."""
     torch.set_num_threads(config.threads)
@@ -111,16 +119,20 @@ def main(config: PretrainConfig) -> None:
     out = project_root() / config.out
     with accelerator.main_process_first():
         tokenizer, store = prepare(config, out)
-    model = OBJECTIVES[config.objective](bert_config(config.architecture, tokenizer))
+    labelled = labelled_sets(config, tokenizer)
+    model = OBJECTIVES[config.objective](
+        bert_config(config.architecture, tokenizer), [one.target.shape[1] for one in labelled]
+    )
     if config.start_from:
         start_from(model, config.start_from)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    training = resume(out / "checkpoint", config, store.fingerprint, model, optimizer)
+    settings = config.model_dump(mode="json")
+    training = resume(out / "checkpoint", settings, store.fingerprint, model, optimizer)
     first = training.step
     training.loss = training.loss or math.log(len(tokenizer))
-    speed = train(config, accelerator, model, optimizer, (tokenizer, store), training)
+    speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training)
     if not accelerator.is_main_process:
         return
     loss = held_out_loss(model, config, tokenizer, store)
@@ -195,6 +207,15 @@ def start_from(model: Objective, encoder: str) -> None:
     model.encoder.load_state_dict({name: weights[name] for name in own})
 
 
+def labelled_sets(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[LabelledSet]:
+    """Load the labelled sets and say how many texts each gives."""
+    if config.labelled is None:
+        return []
+    sets = load_labelled(list(config.labelled.sets), config.labelled.guarded, tokenizer, config.labelled.length)
+    print("labelled: " + ", ".join(f"{one.name} {len(one.ids):,}" for one in sets))
+    return sets
+
+
 def bert_config(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertConfig:
     """Return the encoder's configuration; no dropout, because one pass over little data under-fits."""
     return BertConfig(
@@ -216,23 +237,34 @@ def train(
     accelerator: Accelerator,
     model: Objective,
     optimizer: torch.optim.Optimizer,
-    source: tuple[PreTrainedTokenizerFast, TokenStore],
+    source: tuple[PreTrainedTokenizerFast, TokenStore, list[LabelledSet]],
     training: Training,
 ) -> float:
     """Run the remaining steps, keeping checkpoints, and return the speed in tokens a second."""
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    tokenizer, store, labelled = source
     first, started, tokens_a_step = training.step, time.monotonic(), config.batch_size * config.sequence_length
     hidden_bar = not accelerator.is_main_process
     bar = tqdm(
         range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10, disable=hidden_bar
     )
     for step in bar:
-        batch = draw(config, *source, step, accelerator)
+        batch = draw(config, tokenizer, store, step, accelerator)
+        lesson = None
+        if config.labelled:
+            lesson = labelled_batch(
+                labelled,
+                config.labelled.sets,
+                config.labelled.batch_size,
+                config.seed + accelerator.process_index,
+                step,
+            ).to(accelerator.device)
         rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with accelerator.autocast():
-            loss = wrapped(batch, config.bag_of_words if step >= config.bag_of_words_from else 0.0)
+            bag_of_words = config.bag_of_words if step >= config.bag_of_words_from else 0.0
+            loss = wrapped(batch, bag_of_words, lesson, config.labelled.weight if config.labelled else 0.0)
         optimizer.zero_grad()
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
@@ -244,9 +276,8 @@ def train(
             speed = (training.step - first) * tokens_a_step / (time.monotonic() - started)
             bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{speed:,.0f}")
         if training.step % config.checkpoint_every == 0 and accelerator.is_main_process:
-            save_checkpoint(
-                project_root() / config.out / "checkpoint", config, source[1].fingerprint, model, optimizer, training
-            )
+            folder, settings = project_root() / config.out / "checkpoint", config.model_dump(mode="json")
+            save_checkpoint(folder, settings, store.fingerprint, model, optimizer, training)
     return (config.steps - first) * tokens_a_step / (time.monotonic() - started)
 
 
@@ -273,56 +304,15 @@ def draw(
     return batch.to(accelerator.device) if accelerator else batch
 
 
-def save_checkpoint(
-    folder: Path,
-    config: PretrainConfig,
-    fingerprint: str,
-    model: Objective,
-    optimizer: torch.optim.Optimizer,
-    training: Training,
-) -> None:
-    """Write model, optimizer and progress aside, then replace the last checkpoint.
-
-    Raises:
-        ModelError: it cannot be written, for example because the disk is full; the last one stays.
-    """
-    try:
-        with atomic_folder(folder) as aside:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
-            state = {**vars(training), "fingerprint": fingerprint, "config": config.model_dump(mode="json")}
-            write_json(aside / "state.json", state)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise ModelError(
-            f"checkpoint {folder} cannot be written ({error}); the one before is kept: make room and run again"
-        ) from None
-
-
-def resume(
-    folder: Path, config: PretrainConfig, fingerprint: str, model: Objective, optimizer: torch.optim.Optimizer
-) -> Training:
-    """Load the last checkpoint if there is one.
-
-    Raises:
-        ModelError: the checkpoint was made with other settings or texts; the differing keys are named.
-    """
-    if not folder.is_dir():
-        return Training()
-    saved = json.loads((folder / "state.json").read_text())
-    now = config.model_dump(mode="json")
-    for settings in (saved["config"], now):
-        settings["corpus"] = settings["corpus"]["files"]  # the folder they lie in may move
-    differing = [key for key in now if key not in FREE_KEYS and saved["config"].get(key) != now[key]]
-    if saved.get("fingerprint") != fingerprint:
-        differing.append("corpus (its texts were changed)")
-    if differing:
-        raise ModelError(
-            f"checkpoint {folder} was made with other values of {', '.join(differing)}: "
-            "set them back, choose another `out`, or remove the checkpoint"
-        )
-    state = torch.load(folder / "state.pt", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Training(saved["step"], saved["loss"], [(int(step), float(loss)) for step, loss in saved["curve"]])
+def draw_labelled(
+    config: PretrainConfig, sets: list[LabelledSet], step: int, accelerator: Accelerator
+) -> LabelledBatch | None:
+    """Return the labelled texts of a step; of several processes each draws its own."""
+    if config.labelled is None:
+        return None
+    weights, size = config.labelled.sets, config.labelled.batch_size
+    mine = config.seed + 1_000_003 * accelerator.process_index
+    return labelled_batch(sets, weights, size, mine, step).to(accelerator.device)
 
 
 @torch.no_grad()

@@ -13,7 +13,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from aftersales.core.errors import DataError, ModelError
 from aftersales.core.paths import load_script
+from aftersales.encoders.checkpoint import resume
 from aftersales.encoders.corpus import build_token_store, hidden_positions, mask_rows, read_documents, rows_of_step
+from aftersales.encoders.labelled import LabelledBatch, labelled_batch, load_labelled
 from aftersales.encoders.load import load_for_classification, load_tokenizer, locate
 from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, batch_of
 
@@ -56,7 +58,7 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus):
         recipe="pretrain", corpus={"folder": corpus / "corpus", "files": {"texts.txt": 1}}, out="outputs/tiny", steps=10
     )
     with pytest.raises(ModelError, match=r"other values of .*batch_size"):
-        recipe.resume(corpus / "outputs/tiny/checkpoint", config, "", None, None)
+        resume(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), "", None, None)
 
 
 def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_encoder):
@@ -219,3 +221,47 @@ def test_the_embedded_encoder_loads_with_real_label_names():
     model = load_for_classification("embedded", ["退货", "换货"], multi_label=False, dropout=0.1)
     assert model.config.id2label == {0: "退货", 1: "换货"}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.fixture
+def public_set(corpus, shipped_texts, monkeypatch):
+    """Two small public sets in their own file formats; the second shares a text with the first."""
+    texts = [text.replace("\t", " ") for text in shipped_texts[:60]]
+    phone, published = corpus / "public/xmxoxo_phone_hotel", corpus / "public/ChnSentiCorp"
+    phone.mkdir(parents=True)
+    published.mkdir(parents=True)
+    for part, rows in (("train", texts[:30]), ("dev", texts[30:40]), ("test", texts[40:50])):
+        lines = [f"{(-1, 0, 1)[number % 3]}\t{text}" for number, text in enumerate(rows)]
+        (phone / f"{part}.tsv").write_text("\n".join(["label\ttxt", *lines]), encoding="utf-8")
+    for part, rows in (("train", texts[50:]), ("dev", texts[50:]), ("test", [texts[0], *texts[55:]])):
+        lines = [f"{number % 2}\t{text}" for number, text in enumerate(rows)]
+        (published / f"{part}.tsv").write_text("\n".join(["label\ttext_a", *lines]), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(corpus / "public"))
+    return texts
+
+
+def test_labels_are_learned_beside_the_text_and_guarded_texts_are_not(corpus, public_set, tiny_encoder, capsys):
+    labelled = {"sets": {"xmxoxo_phone": 1}, "guarded": ["chnsenticorp"], "batch_size": 4}
+    pretrain(corpus, steps=4, labelled=labelled)
+    assert "labelled: xmxoxo_phone 29" in capsys.readouterr().out
+    free = load_labelled(["xmxoxo_phone"], [], load_tokenizer(str(tiny_encoder)), 32)
+    assert len(free[0].ids) == 30
+
+
+def test_the_labels_loss_teaches_the_encoder(small):
+    model = MaskedLanguageModel(small, [3]).eval()
+    rows = torch.arange(12).reshape(3, 4) + 5
+    lesson = LabelledBatch(0, rows, torch.ones_like(rows), torch.arange(3), multi_label=False)
+    first = model.label_loss(lesson)
+    first.backward()
+    assert model.encoder.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0
+    assert model(batch(), 0.0, lesson, 2.0).item() == pytest.approx(
+        (model(batch()) + 2.0 * model.label_loss(lesson)).item(), rel=1e-3
+    )
+
+
+def test_labelled_texts_of_a_step_are_the_same_whenever_it_runs(corpus, public_set, tiny_encoder):
+    sets = load_labelled(["xmxoxo_phone"], [], load_tokenizer(str(tiny_encoder)), 32)
+    one, same, other = (labelled_batch(sets, {"xmxoxo_phone": 1}, 8, 1, step) for step in (5, 5, 6))
+    assert torch.equal(one.inputs, same.inputs) and torch.equal(one.target, same.target)
+    assert one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs)

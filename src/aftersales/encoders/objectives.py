@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from aftersales.encoders.labelled import LabelledBatch
+
 REPLACED_WEIGHT = 50.0  # Clark et al. 2020, section 3.2
 
 
@@ -42,7 +44,7 @@ class Batch:
 
 
 class Objective(nn.Module):
-    """What both have in common: the encoder with its vocabulary head.
+    """What both have in common: the encoder with its vocabulary head, and heads of labelled sets.
 
     Attributes:
         all_masked: every hidden position shows [MASK], instead of some another token or the right one.
@@ -50,10 +52,12 @@ class Objective(nn.Module):
 
     all_masked: bool
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, labels: Sequence[int] = ()) -> None:
+        """Make a fresh encoder; ``labels`` says how many labels each labelled set has."""
         super().__init__()
         self.model = BertForMaskedLM(config)
         start_local(self.model)
+        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, number) for number in labels)
 
     @property
     def encoder(self) -> BertModel:
@@ -61,17 +65,37 @@ class Objective(nn.Module):
         encoder: BertModel = self.model.bert
         return encoder
 
+    def token_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of the hidden tokens in nats, and the encoder's states of shape (rows, length, hidden)."""
+        raise NotImplementedError
+
+    def forward(
+        self, batch: Batch, bag_of_words: float = 0.0, labelled: LabelledBatch | None = None, labels: float = 0.0
+    ) -> torch.Tensor:
+        """Return the token loss, plus ``bag_of_words`` times that of [CLS], plus ``labels`` times that of labels."""
+        loss, states = self.token_loss(batch)
+        if bag_of_words:
+            loss = loss + bag_of_words * bag_of_words_loss(self.model, states, batch)
+        return loss if labelled is None else loss + labels * self.label_loss(labelled)
+
+    def label_loss(self, labelled: LabelledBatch) -> torch.Tensor:
+        """Return the cross-entropy of the labels, read from [CLS] through a tanh as a classifier reads it."""
+        states = self.model.bert(input_ids=labelled.inputs, attention_mask=labelled.mask).last_hidden_state
+        scores = self.heads[labelled.which](torch.tanh(states[:, 0])).float()
+        if labelled.multi_label:
+            return functional.binary_cross_entropy_with_logits(scores, labelled.target)
+        return functional.cross_entropy(scores, labelled.target)
+
 
 class MaskedLanguageModel(Objective):
     """Predict the hidden tokens (Devlin et al. 2019, section 3.1)."""
 
     all_masked = False
 
-    def forward(self, batch: Batch, bag_of_words: float = 0.0) -> torch.Tensor:
-        """Return the mean loss of a batch in nats, plus ``bag_of_words`` times the loss of [CLS]."""
+    def token_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean loss of the hidden tokens in nats, and the states."""
         states = self.model.bert(input_ids=batch.inputs).last_hidden_state
-        loss = hidden_loss(self.model, states, batch)
-        return loss + bag_of_words * bag_of_words_loss(self.model, states, batch) if bag_of_words else loss
+        return hidden_loss(self.model, states, batch), states
 
 
 class ReplacedTokenDetection(Objective):
@@ -83,8 +107,8 @@ class ReplacedTokenDetection(Objective):
 
     all_masked = True
 
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: BertConfig, labels: Sequence[int] = ()) -> None:
+        super().__init__(config, labels)
         self.generator = BertForMaskedLM(BertConfig.from_dict({**config.to_dict(), "num_hidden_layers": 1}))
         self.generator.config._attn_implementation = config._attn_implementation
         start_local(self.generator)
@@ -94,8 +118,8 @@ class ReplacedTokenDetection(Objective):
             nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.Linear(config.hidden_size, 1)
         )
 
-    def forward(self, batch: Batch, bag_of_words: float = 0.0) -> torch.Tensor:
-        """Return the generator's loss plus the weighted loss of detection, plus that of [CLS]."""
+    def token_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the generator's loss plus the weighted loss of detection, and the states of the detector's encoder."""
         states = self.generator.bert(input_ids=batch.inputs).last_hidden_state
         logits = self.generator.cls(states[batch.hidden]).float()
         loss = functional.cross_entropy(logits, batch.rows[batch.hidden])
@@ -105,8 +129,7 @@ class ReplacedTokenDetection(Objective):
         replaced = (shown != batch.rows).float()
         found = self.detector(states).squeeze(-1).float()
         wrong = functional.binary_cross_entropy_with_logits(found[batch.ordinary], replaced[batch.ordinary])
-        loss = loss + REPLACED_WEIGHT * wrong
-        return loss + bag_of_words * bag_of_words_loss(self.model, states, batch) if bag_of_words else loss
+        return loss + REPLACED_WEIGHT * wrong, states
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"mlm": MaskedLanguageModel, "electra": ReplacedTokenDetection}

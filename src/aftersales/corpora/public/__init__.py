@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aftersales.core.errors import ConfigError, nearest
 from aftersales.corpora.labelled import FOLDS, LabelledData
-from aftersales.corpora.public import causes, intents, sentiment
+from aftersales.corpora.public import aspects, causes, intents, sentiment
 
 PUBLIC_DATA_VARIABLE = "AFTERSALES_PUBLIC_DATA"
 
@@ -18,6 +18,10 @@ ADAPTERS: dict[str, tuple[str, Callable[[Path], LabelledData]]] = {
     "jd_laptop_fine": ("jd_laptop_hzwang", causes.jd_laptop_fine),
     "jd_laptop_coarse": ("jd_laptop_hzwang", causes.jd_laptop_coarse),
     "jd_laptop_sentiment": ("jd_laptop_hzwang", causes.jd_laptop_sentiment),
+    "xmxoxo_phone": ("xmxoxo_phone_hotel", sentiment.xmxoxo_phone),
+    "meituan_stars": ("zhijiang2019", sentiment.meituan_stars),
+    "zhijiang2019": ("zhijiang2019", aspects.zhijiang2019),
+    "bdci2018_car": ("bdci2018_car", aspects.bdci2018_car),
 }
 FOLDED: dict[str, tuple[str, Callable[[Path, int], LabelledData]]] = {
     "eprstmt_fewclue": ("eprstmt_fewclue", sentiment.eprstmt_fewclue),

@@ -14,20 +14,24 @@ from aftersales.corpora.labelled import (
     renumber,
     split_by_key,
 )
+from aftersales.corpora.public.gbk import read_gbk
 from aftersales.tasks import Label, Task
 from aftersales.tasks.task import Title
-from aftersales.text.normalise import key
+from aftersales.text.normalise import MAX_CHARACTERS, key
 
 SHOTS = 32
 
 
-def _task(name: str) -> Task:
+NAMES = {"negative": "负面", "neutral": "中性", "positive": "正面"}
+
+
+def _task(name: str, labels: Sequence[str] = ("negative", "positive")) -> Task:
     return Task(
         name=name,
         title=Title(en="Review sentiment", zh="评论情感"),
         kind="single_label",
         metric="accuracy",
-        labels=[Label(name="negative", zh="负面"), Label(name="positive", zh="正面")],
+        labels=[Label(name=label, zh=NAMES[label]) for label in labels],
     )
 
 
@@ -75,6 +79,28 @@ def eprstmt_fewclue(folder: Path, fold: int) -> LabelledData:
         _json_rows(folder / f"{part}_few_all.json", part)[start : start + SHOTS] for part in ("train", "dev")
     )
     return assemble(task, train, validation, _json_rows(folder / "test_public.json", "test"))
+
+
+def xmxoxo_phone(folder: Path) -> LabelledData:
+    """Phone reviews, three sentiments made from stars, with the published parts."""
+    task = _task("xmxoxo_phone", tuple(NAMES))
+    columns = Columns(text="txt", id=None, renamed={"-1": "negative", "0": "neutral", "1": "positive"})
+    train, validation, test = (
+        read_examples(folder / f"{part}.tsv", task, columns) for part in ("train", "dev", "test")
+    )
+    return assemble(task, train, validation, test)
+
+
+def meituan_stars(folder: Path) -> LabelledData:
+    """Restaurant reviews, three sentiments made from stars (up to 20, 30, from 40 of 50), split by key."""
+    examples = []
+    for row in read_gbk(folder / "MeiTuan_001.csv"):
+        text, stars = row["comment"][:MAX_CHARACTERS], row["star"]
+        if key(text) and stars.isdecimal():
+            label = "negative" if int(stars) <= 20 else "neutral" if int(stars) <= 30 else "positive"
+            examples.append(Example("", text, (label,)))
+    train, validation, test, notes = split_by_key(renumber(examples, "review"))
+    return assemble(_task("meituan_stars", tuple(NAMES)), train, validation, test, notes)
 
 
 def _json_rows(path: Path, prefix: str) -> list[Example]:

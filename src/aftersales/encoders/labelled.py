@@ -1,0 +1,112 @@
+"""Labelled sets as a second lesson of pre-training, one batch of one set beside every batch of plain text.
+
+Multi-task learning over many labelled sets before fine-tuning, which Aghajanyan et al. 2021 ("Muppet", section 3) found
+to help most where labels are few. The plain text goes on beside it, so that what it taught is not forgotten.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from aftersales.corpora.labelled import FOLDS
+from aftersales.corpora.public import FOLDED, load_public
+from aftersales.text.normalise import key, normalise
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Texts of one labelled set.
+
+    Attributes:
+        which: the place of the set, and of its head.
+        inputs, mask: token ids and attention mask, shape (rows, length).
+        target: label numbers of shape (rows,), or 0 and 1 of shape (rows, labels) where a text may have several.
+        multi_label: which of the two.
+    """
+
+    which: int
+    inputs: torch.Tensor
+    mask: torch.Tensor
+    target: torch.Tensor
+    multi_label: bool
+
+    def to(self, device: torch.device) -> Self:
+        """Return the batch on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("inputs", "mask", "target")})
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """The training rows of a public set.
+
+    Attributes:
+        ids: token ids of each text.
+        target: boolean, shape (texts, labels).
+        multi_label: any number of labels a text instead of one.
+    """
+
+    name: str
+    ids: Sequence[Sequence[int]]
+    target: np.ndarray
+    multi_label: bool
+
+
+def load_labelled(
+    names: Sequence[str], guarded: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int
+) -> list[LabelledSet]:
+    """Load the training rows of public sets, without any text by which something else will be measured.
+
+    Args:
+        names: of the sets.
+        guarded: sets whose validation and test texts (all texts, where they have folds) must not be learned from.
+        tokenizer: of the encoder.
+        length: tokens of a text at most.
+    """
+    kept_out = set[str]()
+    for name in guarded:
+        parts = [load_public(name, fold) for fold in (range(FOLDS) if name in FOLDED else (None,))]
+        kept_out |= {key(example.text) for data in parts for example in (*data.validation, *data.test)}
+    sets = []
+    for name in names:
+        data = load_public(name)
+        examples = [example for example in data.train if key(example.text) not in kept_out]
+        texts = [normalise(example.text) for example in examples]
+        ids = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        place = {label: number for number, label in enumerate(data.task.label_names)}
+        target = np.zeros((len(examples), len(place)), dtype=bool)
+        for row, example in enumerate(examples):
+            target[row, [place[label] for label in example.labels]] = True
+        sets.append(LabelledSet(name, ids, target, data.task.multi_label))
+    return sets
+
+
+def labelled_batch(
+    sets: Sequence[LabelledSet], weights: Mapping[str, float], size: int, seed: int, step: int
+) -> LabelledBatch:
+    """Return the labelled texts of a step, a function of (seed, step) alone.
+
+    Args:
+        sets: to draw one from.
+        weights: set name -> how often it is drawn, relative to the others.
+        size: number of texts.
+        seed: of the run.
+        step: of the run.
+    """
+    random = np.random.default_rng((seed, step, 3))
+    shares = np.array([weights[one.name] for one in sets])
+    which = int(random.choice(len(sets), p=shares / shares.sum()))
+    one = sets[which]
+    rows = random.integers(0, len(one.ids), size)
+    inputs = np.zeros((size, max(len(one.ids[row]) for row in rows)), dtype=np.int64)
+    mask = np.zeros_like(inputs)
+    for place, row in enumerate(rows):
+        inputs[place, : len(one.ids[row])] = one.ids[row]
+        mask[place, : len(one.ids[row])] = 1
+    target = one.target[rows].astype(np.float32) if one.multi_label else one.target[rows].argmax(axis=1)
+    return LabelledBatch(
+        which, torch.from_numpy(inputs), torch.from_numpy(mask), torch.from_numpy(target), one.multi_label
+    )
