@@ -217,3 +217,51 @@ def test_folds_cut_no_group_and_cover_every_row():
 def test_public_sets_say_whether_they_want_a_fold(name, fold, expected):
     with pytest.raises(ConfigError, match=expected):
         load_public(name, fold)
+
+
+def test_aspects_are_joined_from_two_files_of_unlike_encodings(tmp_path, monkeypatch):
+    folder = tmp_path / "zhijiang2019"
+    folder.mkdir()
+    texts = [f"第{number}瓶香味很好{'，物流慢' if number % 2 else ''}" for number in range(200)]
+    rows = [
+        f"{number},{text},整体,好,整体,正面" for number, text in enumerate(texts)
+    ]  # the last four are another row's
+    review = "\n".join(["id,Reviews,AspectTerms,OpinionTerms,Categories,Polarities", *rows])
+    (folder / "Train_reviews.csv").write_bytes(review.encode("gb18030"))
+    labels = [f"{number},_,0,1,好,0,1,气味,正面" for number in range(200)]
+    labels += [f"{number},_,0,1,慢,0,1,物流,负面" for number in range(1, 200, 2)] + ["0,_,0,1,贵,0,1,价格,负面"]
+    heading = "id,AspectTerms,A_start,A_end,OpinionTerms,O_start,O_end,Categories,Polarities"
+    (folder / "Train_labels.csv").write_text("\n".join([heading, *labels]), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(tmp_path))
+    data = load_public("zhijiang2019")
+    found = {example.text: set(example.labels) for part in data.splits.values() for example in part}
+    assert data.task.label_names == ["气味_positive", "物流_negative"], "a pair with one row is left out"
+    assert len(found) == 200 and found[texts[0]] == {"气味_positive"}
+    assert found[texts[1]] == {"气味_positive", "物流_negative"}
+
+
+def test_words_of_the_car_set_are_joined_to_text(tmp_path, monkeypatch):
+    folder = tmp_path / "bdci2018_car"
+    folder.mkdir()
+    lines = [f"油耗 第 {number} 次 很 高\t油耗#-1 {'价格#0' if number % 2 else '动力#1'}" for number in range(200)]
+    (folder / "train.txt").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(tmp_path))
+    data = load_public("bdci2018_car")
+    assert data.task.label_names == ["价格_neutral", "动力_positive", "油耗_negative"]
+    example = next(one for one in data.train if "价格_neutral" in one.labels)
+    assert set(example.labels) == {"油耗_negative", "价格_neutral"} and " " not in example.text
+
+
+def test_turns_of_a_dialogue_stand_behind_the_customers_two_turns_before(tmp_path, monkeypatch):
+    folder = tmp_path / "jddc_uss_asap"
+    folder.mkdir()
+    rows = ["split\tdialog\tturn\ttext\tprevious_system\taction"]
+    for dialogue in range(40):
+        turns = (("在吗", "OTHER"), ("发票呢", "发票"), (f"{dialogue}号退", "退款"), (f"好的{dialogue}", "发票"))
+        rows += [f"valid\t{dialogue}\t{turn}\t{text}\t您好\t{label}" for turn, (text, label) in enumerate(turns)]
+    (folder / "jddc_intent_utterances.tsv").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(tmp_path))
+    data = load_public("jddc_uss_asap", 0)
+    texts = {example.text for part in data.splits.values() for example in part}
+    assert "发票呢｜7号退｜好的7" in texts and "您好" not in "".join(texts)
+    assert data.task.label_names == ["发票", "退款"]
