@@ -31,6 +31,7 @@ from aftersales.encoders.corpus import (
     mask_rows,
     read_documents,
     rows_of_step,
+    shown,
 )
 from aftersales.encoders.folder import history, write_encoder
 from aftersales.encoders.labelled import LabelledBatch, LabelledSet, labelled_batch, load_labelled
@@ -38,6 +39,7 @@ from aftersales.encoders.load import load_encoder, load_tokenizer
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
 from aftersales.encoders.throughput import flops_a_token, peak_flops
 from aftersales.encoders.tokenizer import train_tokenizer
+from aftersales.tasks import find_task
 from aftersales.tracking.runs import log_pretraining, run_name
 
 HELD_OUT_STEPS = 64
@@ -45,10 +47,17 @@ CURVE_EVERY = 50
 
 
 class Corpus(Config):
-    """Text files, one document a line, and how often each is drawn."""
+    """Text files, one document a line, and the training texts of tasks; the numbers say how often each is drawn."""
 
     folder: Path
     files: dict[str, float] = Field(min_length=1)
+    tasks: dict[str, float] = {}
+
+    @property
+    def sources(self) -> dict[Path, float]:
+        """Every file with its weight."""
+        files = {self.folder.expanduser() / name: weight for name, weight in self.files.items()}
+        return files | {find_task(name) / "train.jsonl": weight for name, weight in self.tasks.items()}
 
 
 class Architecture(Config):
@@ -141,7 +150,7 @@ def main(config: PretrainConfig) -> None:
     made: dict[str, Any] = {
         "held_out_loss": round(loss, 4),
         "tokens_seen": config.steps * config.batch_size * config.sequence_length,
-        "corpus": dict(config.corpus.files),
+        "corpus": {shown(source): weight for source, weight in config.corpus.sources.items()},
         "corpus_lines": store.counts,
         "corpus_fingerprint": store.fingerprint,
         "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
@@ -164,10 +173,10 @@ def main(config: PretrainConfig) -> None:
 
 def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast, TokenStore]:
     """Make tokenizer and token store, or load those of an earlier start, and say what the corpus holds."""
-    sources = [config.corpus.folder.expanduser() / name for name in config.corpus.files]
+    sources = list(config.corpus.sources)
     tokenizer = load_tokenizer(config.start_from) if config.start_from else vocabulary(config, out, sources)
     segment = jieba_words() if config.whole_words else None
-    weights = list(config.corpus.files.values())
+    weights = list(config.corpus.sources.values())
     store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment)
     for name, counts in store.counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
@@ -178,7 +187,7 @@ def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast,
 def vocabulary(config: PretrainConfig, out: Path, sources: list[Path]) -> PreTrainedTokenizerFast:
     """Make the tokenizer from the corpus, or load that of an earlier start."""
     shape, folder = config.architecture, out / "tokenizer"
-    hashes = {source.name: sha256_of_file(source) for source in sources if source.is_file()}
+    hashes = {shown(source): sha256_of_file(source) for source in sources if source.is_file()}
     wanted = {"sources": hashes, "vocabulary": shape.vocabulary, "positions": shape.positions}
     made_of = folder / "made_of.json"
     if not (made_of.is_file() and json.loads(made_of.read_text()) == wanted):

@@ -7,6 +7,7 @@ recipe, encoder or data set is measured anew.
 """
 
 import json
+import math
 import resource
 import shutil
 import statistics
@@ -101,19 +102,29 @@ def main(config: MeasureConfig) -> None:
     for name in chosen:
         merge_results(HERE / "results.json", list(awaited_rows(config, name)))
         for model, encoder in config.models.items():
-            runs = [scored(config, name, model, encoder, seed) for seed in range(1, config.seeds + 1)]
+            runs = [scored(config, name, model, encoder, turn) for turn in range(repetitions(config, name))]
             found = list(results(config, name, model, runs, latency[model]))
             print("\n".join(f"{row.dataset}/{row.split} {row.model}: {_figure(row)}" for row in found), flush=True)
             report(config, merge_results(HERE / "results.json", found))
 
 
-def scored(config: MeasureConfig, name: str, model: str, encoder: str, seed: int) -> Scored:
-    """Fine-tune with one seed and score the test rows, fold by fold where folds are pooled."""
-    folds: dict[str, list[int | None]] = {"none": [None], "pooled": list(range(FOLDS)), "one_a_seed": [seed - 1]}
-    parts = [one_fit(config, name, model, encoder_of(encoder), seed, fold) for fold in folds[config.sets[name].folds]]
+def repetitions(config: MeasureConfig, name: str) -> int:
+    """Return how often the whole set is gone through: five seeds are five trainings, which five folds make in one."""
+    return math.ceil(config.seeds / FOLDS) if config.sets[name].folds == "pooled" else config.seeds
+
+
+def scored(config: MeasureConfig, name: str, model: str, encoder: str, turn: int) -> Scored:
+    """Fine-tune and score every test row once; where folds are pooled, each fold has a seed of its own."""
+    plan: dict[str, list[tuple[int, int | None]]] = {
+        "none": [(turn + 1, None)],
+        "one_a_seed": [(turn + 1, turn % FOLDS)],
+        "pooled": [(turn * FOLDS + fold + 1, fold) for fold in range(FOLDS)],
+    }
+    where = encoder_of(encoder)
+    parts = [one_fit(config, name, model, where, seed, fold) for seed, fold in plan[config.sets[name].folds]]
     return Scored(
         arrays={field: np.concatenate([part.arrays[field] for part in parts]) for field in parts[0].arrays},
-        seconds=sum(part.seconds for part in parts),
+        seconds=statistics.mean(part.seconds for part in parts),
         peak_mb=max(part.peak_mb for part in parts),
         data=parts[0].data if len(parts) == 1 else sha256("".join(part.data for part in parts).encode()).hexdigest(),
         commit=" ".join(sorted({part.commit for part in parts})),
@@ -193,7 +204,7 @@ def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], la
                 metric=metric,
                 value=round(figure.value, 4),
                 ci95=(round(figure.low, 4), round(figure.high, 4)),
-                seeds=len(runs),
+                seeds=len(runs) * (FOLDS if one.folds == "pooled" else 1),
                 floor=round(below.value, 4),
                 over_floor=None if kind == FLOOR else (round(over.low, 4), round(over.high, 4)),
                 target=one.target.get(split),

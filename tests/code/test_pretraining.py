@@ -193,6 +193,20 @@ def test_a_dirty_corpus_is_cleaned_and_counted(tmp_path):
         list(read_documents(tmp_path / "a.xz"))
 
 
+def test_texts_of_a_task_are_read_from_its_training_rows(corpus, tmp_path):
+    path = tmp_path / "task/train.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"id": "1", "text": "不错"}\n{"id": "2"}\nno JSON\n7\n\n{"text": "很好", "label": "a"}\n')
+    counts = Counter()
+    assert list(read_documents(path, counts)) == ["不错", "很好"]
+    assert counts == {"kept": 2, "no JSON with a text": 3, "empty": 1, "cut": 0}
+    texts = {"folder": corpus / "corpus", "files": {"texts.txt": 1}, "tasks": {"intent": 0.5}}
+    pretrain(corpus, steps=1, corpus=texts)
+    made = json.loads((corpus / "outputs/tiny/encoder/pretraining.json").read_text())
+    assert made["corpus"] == {"texts.txt": 1, "intent/train.jsonl": 0.5}
+    assert made["corpus_lines"]["intent/train.jsonl"]["kept"] > 2000
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(corpus, monkeypatch):
     pretrain(corpus, steps=10)
     folder = corpus / "outputs/tiny/checkpoint"

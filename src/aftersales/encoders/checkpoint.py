@@ -68,7 +68,7 @@ def resume(
     saved = json.loads((folder / "state.json").read_text())
     before, now = saved["config"], deepcopy(settings)
     for one in (before, now):
-        one["corpus"] = one["corpus"]["files"]  # the folder they lie in may move
+        one["corpus"].pop("folder")  # the files may move
     differing = [key for key in now if key not in FREE_KEYS and before.get(key) != now[key]]
     if saved.get("fingerprint") != fingerprint:
         differing.append("corpus (its texts were changed)")

@@ -29,11 +29,11 @@ Segment = Callable[[str], Sequence[str]]
 
 
 def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[bytes] | None = None) -> Iterator[str]:
-    """Yield the normalised documents of a UTF-8 text file (plain or .xz), one a line.
+    """Yield the normalised documents of a UTF-8 text file (plain or .xz), one a line, or of a labelled .jsonl file.
 
     Args:
         path: the file.
-        counts: when given, receives how many lines were kept, empty, not UTF-8, cut or repeated.
+        counts: when given, receives how many lines were kept, empty, not UTF-8, no JSON with a text, cut or repeated.
         seen: when given, keys of documents already read; repeated ones are left out.
 
     Raises:
@@ -46,9 +46,13 @@ def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[byt
         with lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb") as stream:
             for line, cut in _lines(stream):
                 try:
-                    text = normalise(line.decode("utf-8", "ignore" if cut else "strict")[:MAX_CHARACTERS])
+                    written = line.decode("utf-8", "ignore" if cut else "strict")
+                    text = normalise((_text_of(written) if path.suffix == ".jsonl" else written)[:MAX_CHARACTERS])
                 except UnicodeDecodeError:
                     counts["not UTF-8"] += 1
+                    continue
+                except (ValueError, TypeError, KeyError):
+                    counts["no JSON with a text"] += 1
                     continue
                 counts["cut"] += cut or len(line) > 4 * MAX_CHARACTERS
                 if not text:
@@ -62,6 +66,15 @@ def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[byt
                     yield text
     except (lzma.LZMAError, EOFError) as error:
         raise DataError(f"{path} is not a whole .xz file ({error}); copy or compress it again") from None
+
+
+def _text_of(row: str) -> str:
+    return str(json.loads(row)["text"]) if row.strip() else ""
+
+
+def shown(source: Path) -> str:
+    """Return the name under which a source is counted; every task calls its rows ``train.jsonl``."""
+    return f"{source.parent.name}/{source.name}" if source.suffix == ".jsonl" else source.name
 
 
 def _lines(stream: Any) -> Iterator[tuple[bytes, bool]]:
@@ -121,7 +134,7 @@ def build_token_store(
         DataError: a source, or the held-out part, is not longer than one row of ``length`` tokens.
     """
     described = folder / "store.json"
-    wanted = [f"{source.name} {sha256_of_file(source) if source.is_file() else ''}" for source in sources]
+    wanted = [f"{shown(source)} {sha256_of_file(source) if source.is_file() else ''}" for source in sources]
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
     wanted += [f"vocabulary {vocabulary}", f"words {segment is not None}"]
     if not (described.is_file() and json.loads(described.read_text())["sources"] == wanted):
@@ -159,7 +172,7 @@ def _write_tokens(
         counted: Counter[str] = Counter()
         with (folder / f"{index}.bin").open("wb") as tokens, (folder / f"{index}.bin.starts").open("wb") as starts:
             rows = _tokenise(read_documents(source, counted, seen), tokenizer, segment)
-            for text, ids, begins in tqdm(rows, desc=f"tokenising {source.name}", unit=" texts", mininterval=5):
+            for text, ids, begins in tqdm(rows, desc=f"tokenising {shown(source)}", unit=" texts", mininterval=5):
                 hashed = hashlib.sha256(text.encode()).digest()
                 digest.update(hashed)
                 if int.from_bytes(hashed[:4], "big") % 1000 < HELD_OUT_PER_THOUSAND:
@@ -167,7 +180,7 @@ def _write_tokens(
                 else:
                     tokens.write(np.asarray(ids, dtype=np.uint16).tobytes())
                     starts.write(np.asarray(begins, dtype=bool).tobytes())
-        counts[source.name] = dict(counted)
+        counts[shown(source)] = dict(counted)
     (folder / "held_out.bin").write_bytes(np.asarray(held_out, dtype=np.uint16).tobytes())
     return digest.hexdigest(), counts
 
