@@ -144,9 +144,27 @@ def main(config: PretrainConfig) -> None:
     speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training)
     if not accelerator.is_main_process:
         return
-    loss = held_out_loss(model, config, tokenizer, store)
     used = speed * flops_a_token(model.encoder, config.sequence_length)
     peak = peak_flops(accelerator.device) * accelerator.num_processes
+    if config.steps > first:
+        print(
+            f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
+        )
+    figures = {"tokens_per_second": speed, "model_flops_utilisation": used / peak}
+    finish(config, model, (tokenizer, store), training, figures, time.monotonic() - started)
+
+
+def finish(
+    config: PretrainConfig,
+    model: Objective,
+    source: tuple[PreTrainedTokenizerFast, TokenStore],
+    training: Training,
+    figures: dict[str, float],
+    seconds: float,
+) -> None:
+    """Measure the held-out loss, write the encoder folder and log the run."""
+    (tokenizer, store), folder = source, project_root() / config.out / "encoder"
+    loss = held_out_loss(model, config, tokenizer, store)
     made: dict[str, Any] = {
         "held_out_loss": round(loss, 4),
         "tokens_seen": config.steps * config.batch_size * config.sequence_length,
@@ -157,18 +175,12 @@ def main(config: PretrainConfig) -> None:
     }
     if config.start_from:
         made["started_from"] = history(config.start_from)
-    write_encoder(out / "encoder", model.encoder, tokenizer, made)
-    figures = {"held_out_loss": loss, "tokens_per_second": speed, "model_flops_utilisation": used / peak}
-    if config.steps > first:
-        print(
-            f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
-        )
-    name = run_name(
-        config.objective, f"{config.architecture.layers}x{config.architecture.hidden}", f"seed{config.seed}"
-    )
-    seconds = time.monotonic() - started
-    log_pretraining(name, made["config"], figures, training.curve, store.fingerprint, out / "encoder", seconds)
-    print(f"held-out loss {loss:.4f}; encoder written to {out / 'encoder'}")
+    write_encoder(folder, model.encoder, tokenizer, made)
+    shape = config.architecture
+    name = run_name(config.objective, f"{shape.layers}x{shape.hidden}", f"seed{config.seed}")
+    figures = {"held_out_loss": loss, **figures}
+    log_pretraining(name, made["config"], figures, training.curve, store.fingerprint, folder, seconds)
+    print(f"held-out loss {loss:.4f}; encoder written to {folder}")
 
 
 def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast, TokenStore]:
@@ -259,15 +271,7 @@ def train(
     )
     for step in bar:
         batch = draw(config, tokenizer, store, step, accelerator)
-        lesson = None
-        if config.labelled:
-            lesson = labelled_batch(
-                labelled,
-                config.labelled.sets,
-                config.labelled.batch_size,
-                config.seed + accelerator.process_index,
-                step,
-            ).to(accelerator.device)
+        lesson = draw_labelled(config, labelled, step, accelerator)
         rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
         for group in optimizer.param_groups:
             group["lr"] = rate

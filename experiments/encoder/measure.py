@@ -2,8 +2,8 @@
 
 AFTERSALES_PUBLIC_DATA=/path/to/sets python experiments/encoder/measure.py experiments/encoder/config.yaml
 
-Every fit is kept under outputs/experiments/encoder, so a stopped measurement goes on where it was, and a changed
-recipe, encoder or data set is measured anew.
+The results stand beside the config. Every fit is kept under outputs/experiments/encoder, so a stopped measurement goes
+on where it was, and a changed recipe, encoder or data set is measured anew.
 """
 
 import json
@@ -42,7 +42,6 @@ from aftersales.runtime.graph import open_graph
 from aftersales.runtime.settings import GRAPH
 from aftersales.tracking.provenance import provenance
 
-HERE = Path(__file__).parent
 FLOOR, ALONE = "tfidf-linear", "-alone"
 CLASSIFY = load_script("training/classify.py")
 LATENCY_TOKENS, LATENCY_RUNS = 32, 300
@@ -92,20 +91,20 @@ class Scored:
     commit: str
 
 
-def main(config: MeasureConfig) -> None:
-    """Measure, then write results.json and the table in the README."""
+def main(config: MeasureConfig, folder: Path) -> None:
+    """Measure, then write results.json and the table of README.md in ``folder``."""
     torch.set_num_threads(config.threads)
     chosen = config.sets if config.only is None else config.only
     if unknown := [name for name in chosen if name not in config.sets]:
         raise ConfigError(f"only: unknown set {unknown[0]!r}{nearest(unknown[0], list(config.sets))}")
     latency = {name: measure_latency(encoder_of(encoder)) for name, encoder in config.models.items()}
     for name in chosen:
-        merge_results(HERE / "results.json", list(awaited_rows(config, name)))
+        merge_results(folder / "results.json", list(awaited_rows(config, name)))
         for model, encoder in config.models.items():
             runs = [scored(config, name, model, encoder, turn) for turn in range(repetitions(config, name))]
             found = list(results(config, name, model, runs, latency[model]))
             print("\n".join(f"{row.dataset}/{row.split} {row.model}: {_figure(row)}" for row in found), flush=True)
-            report(config, merge_results(HERE / "results.json", found))
+            report(config, merge_results(folder / "results.json", found), folder / "README.md")
 
 
 def repetitions(config: MeasureConfig, name: str) -> int:
@@ -264,14 +263,14 @@ def store() -> Path:
     return outputs() / "experiments" / "encoder"
 
 
-def report(config: MeasureConfig, rows: list[Result]) -> None:
-    """Write the table of the README: sets in the order of the config, the floor first."""
+def report(config: MeasureConfig, rows: list[Result], readme: Path) -> None:
+    """Write the table of ``readme``: sets in the order of the config, the floor first."""
     sets = [one.dataset or name for name, one in config.sets.items()]
     models = [FLOOR, *(m + kind for m in config.models for kind in (ALONE, "")), *config.awaited]
     order = {model: place for place, model in enumerate(models)}
     rows = sorted(rows, key=lambda r: (sets.index(r.dataset), r.split, order.get(r.model, len(order)), r.model))
     write_table(
-        HERE / "README.md",
+        readme,
         rows,
         {
             "set": lambda row: f"{row.dataset}/{row.split}",
@@ -304,6 +303,6 @@ def _target(row: Result) -> str:
 
 if __name__ == "__main__":
     try:
-        main(load(MeasureConfig, Path(sys.argv[1]), sys.argv[2:]))
+        main(load(MeasureConfig, Path(sys.argv[1]), sys.argv[2:]), Path(sys.argv[1]).parent)
     except AftersalesError as error:
         sys.exit(f"error: {error}")

@@ -258,6 +258,8 @@ def test_labels_are_learned_beside_the_text_and_guarded_texts_are_not(corpus, pu
     labelled = {"sets": {"xmxoxo_phone": 1}, "guarded": ["chnsenticorp"], "batch_size": 4}
     pretrain(corpus, steps=4, labelled=labelled)
     assert "labelled: xmxoxo_phone 29" in capsys.readouterr().out
+    card = (corpus / "outputs/tiny/encoder/README.md").read_text()
+    assert "labels of xmxoxo_phone, without the test and validation texts of: chnsenticorp" in card
     free = load_labelled(["xmxoxo_phone"], [], load_tokenizer(str(tiny_encoder)), 32)
     assert len(free[0].ids) == 30
 

@@ -12,10 +12,9 @@ from aftersales.evaluation.results import BEGIN, END
 
 
 @pytest.fixture
-def experiment(project, tiny_encoder, monkeypatch):
+def experiment(project, tiny_encoder):
     (project / "experiments").symlink_to(ROOT / "experiments", target_is_directory=True)
     script = load_script("experiments/encoder/measure.py")
-    monkeypatch.setattr(script, "HERE", project)
     (project / "README.md").write_text(f"{BEGIN}\n{END}\n")
     (project / "config.yaml").write_text(
         f"""
@@ -36,7 +35,7 @@ sets:
 
 def test_rows_for_model_encoder_alone_floor_and_those_not_measured_yet(experiment, project):
     config = load(experiment.MeasureConfig, project / "config.yaml")
-    experiment.main(config)
+    experiment.main(config, project)
     rows = {(one["model"], one["split"]): one for one in json.loads((project / "results.json").read_text())}
     assert {model for model, _ in rows} == {"tiny", "tiny-alone", "tfidf-linear", "big/encoder"}
     assert {split for _, split in rows} == {"test", "test-sarcasm"}
@@ -58,23 +57,23 @@ def figures_of(project):
 
 def test_a_stopped_measurement_goes_on_and_another_recipe_is_measured_anew(experiment, project, monkeypatch, capsys):
     config = load(experiment.MeasureConfig, project / "config.yaml", ["seeds=1"])
-    experiment.main(config)
+    experiment.main(config, project)
     before = figures_of(project)
 
     def refuse(*_):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(experiment, "train", refuse)
-    experiment.main(config)
+    experiment.main(config, project)
     assert figures_of(project) == before
     with pytest.raises(AssertionError, match="trained again"):
-        experiment.main(load(experiment.MeasureConfig, project / "config.yaml", ["seeds=1", "fit.epochs=2"]))
+        experiment.main(load(experiment.MeasureConfig, project / "config.yaml", ["seeds=1", "fit.epochs=2"]), project)
 
 
 def test_an_unknown_set_is_named(experiment, project):
     config = load(experiment.MeasureConfig, project / "config.yaml", ["only=[sentimnt]"])
     with pytest.raises(ConfigError, match=r"only: unknown set 'sentimnt'.*sentiment"):
-        experiment.main(config)
+        experiment.main(config, project)
 
 
 def test_the_shipped_config_is_valid():

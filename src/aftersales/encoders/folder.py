@@ -59,6 +59,11 @@ def card(made: dict[str, Any], parameters: int) -> str:
     if earlier := made.get("started_from"):
         seen = f" of {earlier['tokens_seen'] / 1e6:.1f} M tokens" if "tokens_seen" in earlier else ""
         before = f"\nIt went on from another encoder{seen}, described under `started_from` in `pretraining.json`.\n"
+    if labelled := config.get("labelled"):
+        sets, guarded = ", ".join(labelled["sets"]), ", ".join(labelled["guarded"]) or "none"
+        before += (
+            f"\nBeside the text it learned the labels of {sets}, without the test and validation texts of: {guarded}.\n"
+        )
     return f"""---
 language: zh
 library_name: transformers
