@@ -39,6 +39,7 @@ from aftersales.tracking.outcome import Outcome
 from aftersales.tracking.runs import Logged, log_run, run_name
 
 PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_classifier.py")
+ENCODER_FILES = {".json", ".safetensors", ".txt", ".bin"}  # its card may change without changing a figure
 REQUIREMENTS = ["aftersales", "onnxruntime", "safetensors", "tokenizers", "numpy", "pandas"]
 
 
@@ -178,9 +179,9 @@ def write_model(
 
 
 def work_name(config: ClassifyConfig, data: LabelledData) -> str:
-    """Return a name for the checkpoints of exactly this config, data and encoder."""
+    """Return a name for the checkpoints of exactly this config, data and encoder (its weights, shape and tokenizer)."""
     source = Path(locate(config.fit.encoder))
-    files = [sha256_of_file(path) for path in sorted(source.rglob("*")) if path.is_file()]
+    files = [sha256_of_file(path) for path in sorted(source.rglob("*")) if path.suffix in ENCODER_FILES]
     return hashlib.sha256(f"{config}{data.fingerprint}{files}".encode()).hexdigest()[:16]
 
 

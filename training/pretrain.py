@@ -7,21 +7,26 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from tqdm import tqdm
-from transformers import BertConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from aftersales.core.config import Config, load
-from aftersales.core.errors import ModelError
+from aftersales.core.errors import nearest
 from aftersales.core.files import atomic_folder, sha256_of_file, write_json
 from aftersales.core.paths import project_root
+from aftersales.corpora.public import ADAPTERS
+from aftersales.encoders.architecture import Architecture, bert_config, start_from
 from aftersales.encoders.checkpoint import Training, resume, save_checkpoint
 from aftersales.encoders.corpus import (
     TokenStore,
@@ -34,8 +39,9 @@ from aftersales.encoders.corpus import (
     shown,
 )
 from aftersales.encoders.folder import history, write_encoder
+from aftersales.encoders.guard import guarded_marks
 from aftersales.encoders.labelled import LabelledBatch, LabelledSet, labelled_batch, load_labelled
-from aftersales.encoders.load import load_encoder, load_tokenizer
+from aftersales.encoders.load import load_tokenizer, locate
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
 from aftersales.encoders.throughput import flops_a_token, peak_flops
 from aftersales.encoders.tokenizer import train_tokenizer
@@ -60,37 +66,40 @@ class Corpus(Config):
         return files | {find_task(name) / "train.jsonl": weight for name, weight in self.tasks.items()}
 
 
-class Architecture(Config):
-    """The shape of the encoder."""
-
-    vocabulary: int = 8192
-    layers: int = 4
-    hidden: int = 256
-    heads: int = 4
-    intermediate: int = 1024
-    positions: int = 256
-
-
 class Labelled(Config):
     """Public labelled sets that are learned beside the text.
 
     Attributes:
-        sets: public set -> how often it is drawn.
-        guarded: sets whose validation and test texts are left out, because something is measured on them.
+        sets: public set with parts of its own -> how often it is drawn.
         weight: of the labels' loss.
         batch_size: labelled texts a step.
         length: tokens of one at most.
     """
 
-    sets: dict[str, float] = Field(min_length=1)
-    guarded: list[str] = []
+    sets: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
     weight: float = Field(default=0.5, gt=0)
     batch_size: int = Field(default=32, ge=1)
     length: int = Field(default=64, ge=8)
 
+    @field_validator("sets")
+    @classmethod
+    def _have_parts(cls, sets: dict[str, float]) -> dict[str, float]:
+        if wrong := sorted(sets.keys() - ADAPTERS.keys()):
+            raise ValueError(f"{wrong[0]!r} is not a public set with parts of its own{nearest(wrong[0], [*ADAPTERS])}")
+        return sets
+
 
 class PretrainConfig(Config):
-    """Everything a pre-training run depends on."""
+    """Everything a pre-training run depends on.
+
+    Attributes:
+        start_from: an encoder to go on from; its vocabulary stays.
+        guarded: public sets whose validation and test texts are not learned from (all texts, where it has folds).
+        whole_words: hide whole words.
+        decay: last steps, over which the learning rate falls to zero.
+        bag_of_words: weight of the loss that makes [CLS] sum up its row.
+        bag_of_words_from: first step of that loss.
+    """
 
     recipe: str
     corpus: Corpus
@@ -98,6 +107,7 @@ class PretrainConfig(Config):
     architecture: Architecture = Architecture()
     start_from: str | None = None
     labelled: Labelled | None = None
+    guarded: list[str] = []
     objective: Literal["mlm", "electra"] = "mlm"
     whole_words: bool = False
     steps: int = Field(ge=1)
@@ -114,6 +124,14 @@ class PretrainConfig(Config):
     threads: int = 2
     checkpoint_every: int = 500
 
+    @model_validator(mode="after")
+    def _has_time(self) -> Self:
+        if self.warmup + self.decay > self.steps:
+            raise ValueError(
+                f"warmup={self.warmup} and decay={self.decay} do not fit into steps={self.steps}; set them"
+            )
+        return self
+
 
 def main(config: PretrainConfig) -> None:
     """Pre-train, resuming from the last checkpoint in ``config.out``."""
@@ -126,22 +144,25 @@ def main(config: PretrainConfig) -> None:
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     out = project_root() / config.out
+    guarded = guarded_marks(config.guarded)
     with accelerator.main_process_first():
-        tokenizer, store = prepare(config, out)
-    labelled = labelled_sets(config, tokenizer)
+        tokenizer, store = prepare(config, out, guarded)
+    labelled = labelled_sets(config, tokenizer, guarded)
+    earlier = history(config.start_from) if config.start_from else None
     model = OBJECTIVES[config.objective](
         bert_config(config.architecture, tokenizer), [one.target.shape[1] for one in labelled]
     )
     if config.start_from:
-        start_from(model, config.start_from)
+        start_from(model.encoder, config.start_from)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    settings = config.model_dump(mode="json")
-    training = resume(out / "checkpoint", settings, store.fingerprint, model, optimizer)
+    made_from = learned_from(config, tokenizer, store, labelled)
+    training = resume(out / "checkpoint", config.model_dump(mode="json"), made_from, model, optimizer)
     first = training.step
     training.loss = training.loss or math.log(len(tokenizer))
-    speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training)
+    checkpoint = partial(save_checkpoint, out / "checkpoint", config.model_dump(mode="json"), made_from)
+    speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training, checkpoint)
     if not accelerator.is_main_process:
         return
     used = speed * flops_a_token(model.encoder, config.sequence_length)
@@ -151,19 +172,19 @@ def main(config: PretrainConfig) -> None:
             f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
         )
     figures = {"tokens_per_second": speed, "model_flops_utilisation": used / peak}
-    finish(config, model, (tokenizer, store), training, figures, time.monotonic() - started)
+    finish(config, model, (tokenizer, store, earlier), training, figures, time.monotonic() - started)
 
 
 def finish(
     config: PretrainConfig,
     model: Objective,
-    source: tuple[PreTrainedTokenizerFast, TokenStore],
+    source: tuple[PreTrainedTokenizerFast, TokenStore, dict[str, Any] | None],
     training: Training,
     figures: dict[str, float],
     seconds: float,
 ) -> None:
     """Measure the held-out loss, write the encoder folder and log the run."""
-    (tokenizer, store), folder = source, project_root() / config.out / "encoder"
+    (tokenizer, store, earlier), folder = source, project_root() / config.out / "encoder"
     loss = held_out_loss(model, config, tokenizer, store)
     made: dict[str, Any] = {
         "held_out_loss": round(loss, 4),
@@ -173,8 +194,8 @@ def finish(
         "corpus_fingerprint": store.fingerprint,
         "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
     }
-    if config.start_from:
-        made["started_from"] = history(config.start_from)
+    if earlier:
+        made["started_from"] = earlier
     write_encoder(folder, model.encoder, tokenizer, made)
     shape = config.architecture
     name = run_name(config.objective, f"{shape.layers}x{shape.hidden}", f"seed{config.seed}")
@@ -183,13 +204,23 @@ def finish(
     print(f"held-out loss {loss:.4f}; encoder written to {folder}")
 
 
-def prepare(config: PretrainConfig, out: Path) -> tuple[PreTrainedTokenizerFast, TokenStore]:
+def learned_from(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, store: TokenStore, labelled: list[LabelledSet]
+) -> dict[str, str]:
+    """Return fingerprints of everything that is learned from, by the config key that names it."""
+    start = sha256_of_file(Path(locate(config.start_from)) / "model.safetensors") if config.start_from else ""
+    vocabulary = sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+    labels = sha256("".join(one.fingerprint for one in labelled).encode()).hexdigest() if labelled else ""
+    return {"corpus": store.fingerprint, "start_from": start, "vocabulary": vocabulary, "labelled": labels}
+
+
+def prepare(config: PretrainConfig, out: Path, guarded: frozenset[bytes]) -> tuple[PreTrainedTokenizerFast, TokenStore]:
     """Make tokenizer and token store, or load those of an earlier start, and say what the corpus holds."""
     sources = list(config.corpus.sources)
     tokenizer = load_tokenizer(config.start_from) if config.start_from else vocabulary(config, out, sources)
     segment = jieba_words() if config.whole_words else None
     weights = list(config.corpus.sources.values())
-    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment)
+    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment, guarded)
     for name, counts in store.counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
     print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
@@ -211,46 +242,15 @@ def vocabulary(config: PretrainConfig, out: Path, sources: list[Path]) -> PreTra
     return tokenizer
 
 
-def start_from(model: Objective, encoder: str) -> None:
-    """Continue from the weights of an encoder instead of fresh ones.
-
-    Raises:
-        ModelError: the encoder cannot be loaded, or has another shape than ``architecture``.
-    """
-    weights = load_encoder(encoder).state_dict()
-    own = model.encoder.state_dict()
-    differing = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    if differing:
-        raise ModelError(
-            f"start_from: encoder {encoder!r} does not have the shape that `architecture` asks for ({differing[0]} "
-            "differs); set architecture to the encoder's own layers, hidden, heads, intermediate and positions"
-        )
-    model.encoder.load_state_dict({name: weights[name] for name in own})
-
-
-def labelled_sets(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> list[LabelledSet]:
+def labelled_sets(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, guarded: frozenset[bytes]
+) -> list[LabelledSet]:
     """Load the labelled sets and say how many texts each gives."""
     if config.labelled is None:
         return []
-    sets = load_labelled(list(config.labelled.sets), config.labelled.guarded, tokenizer, config.labelled.length)
+    sets = load_labelled(list(config.labelled.sets), guarded, tokenizer, config.labelled.length)
     print("labelled: " + ", ".join(f"{one.name} {len(one.ids):,}" for one in sets))
     return sets
-
-
-def bert_config(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertConfig:
-    """Return the encoder's configuration; no dropout, because one pass over little data under-fits."""
-    return BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        max_position_embeddings=shape.positions,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # measured 1.4 x faster than sdpa at this size on a CPU
-    )
 
 
 def train(
@@ -260,6 +260,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     source: tuple[PreTrainedTokenizerFast, TokenStore, list[LabelledSet]],
     training: Training,
+    checkpoint: Callable[[Objective, torch.optim.Optimizer, Training], None],
 ) -> float:
     """Run the remaining steps, keeping checkpoints, and return the speed in tokens a second."""
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -289,8 +290,7 @@ def train(
             speed = (training.step - first) * tokens_a_step / (time.monotonic() - started)
             bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{speed:,.0f}")
         if training.step % config.checkpoint_every == 0 and accelerator.is_main_process:
-            folder, settings = project_root() / config.out / "checkpoint", config.model_dump(mode="json")
-            save_checkpoint(folder, settings, store.fingerprint, model, optimizer, training)
+            checkpoint(model, optimizer, training)
     return (config.steps - first) * tokens_a_step / (time.monotonic() - started)
 
 

@@ -19,17 +19,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import AutoConfig, AutoModel
 
 from aftersales.classifiers.export import write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted
 from aftersales.core.config import Config, build, load
-from aftersales.core.errors import AftersalesError, ConfigError, nearest
+from aftersales.core.errors import AftersalesError, ConfigError, DataError, nearest
 from aftersales.core.files import atomic_folder
 from aftersales.core.paths import load_script, outputs
 from aftersales.corpora.labelled import FOLDS, LabelledData
@@ -58,6 +58,18 @@ class MeasuredSet(Config):
     fit: dict[str, Any] = {}
     target: dict[str, float] = {}
 
+    @property
+    def splits(self) -> dict[str, str | None]:
+        """Name of every measured part of the test rows -> the mark its rows bear."""
+        return {self.split: None, **self.marked}
+
+    @model_validator(mode="after")
+    def _targets_are_splits(self) -> Self:
+        for split in self.target:
+            if split not in self.splits:
+                raise ValueError(f"target.{split} is no split of this set{nearest(split, list(self.splits))}")
+        return self
+
 
 class MeasureConfig(Config):
     """What to measure."""
@@ -78,16 +90,14 @@ class Scored:
     Attributes:
         arrays: the labels ``gold`` and those that ``model``, its encoder ``alone`` and ``floor`` give, boolean of shape
             (rows, labels), and the ``marks`` of each row, joined by blanks.
-        seconds: of the training.
+        seconds: of the training; None when it was stopped and went on.
         peak_mb: most memory of the process so far.
-        data: fingerprint of the data.
         commit: of the code that trained.
     """
 
     arrays: dict[str, np.ndarray]
-    seconds: float
+    seconds: float | None
     peak_mb: float
-    data: str
     commit: str
 
 
@@ -97,7 +107,9 @@ def main(config: MeasureConfig, folder: Path) -> None:
     chosen = config.sets if config.only is None else config.only
     if unknown := [name for name in chosen if name not in config.sets]:
         raise ConfigError(f"only: unknown set {unknown[0]!r}{nearest(unknown[0], list(config.sets))}")
-    latency = {name: measure_latency(encoder_of(encoder)) for name, encoder in config.models.items()}
+    for name in chosen:
+        check(config, name)
+    latency = {name: measure_latency(encoder_of(encoder, 1)) for name, encoder in config.models.items()}
     for name in chosen:
         merge_results(folder / "results.json", list(awaited_rows(config, name)))
         for model, encoder in config.models.items():
@@ -105,6 +117,21 @@ def main(config: MeasureConfig, folder: Path) -> None:
             found = list(results(config, name, model, runs, latency[model]))
             print("\n".join(f"{row.dataset}/{row.split} {row.model}: {_figure(row)}" for row in found), flush=True)
             report(config, merge_results(folder / "results.json", found), folder / "README.md")
+
+
+def check(config: MeasureConfig, name: str) -> None:
+    """Refuse a wrong recipe, data set or mark before hours of training.
+
+    Raises:
+        ConfigError: names it.
+    """
+    one = config.sets[name]
+    for model in config.models:
+        fit_config(config, name, model, EMBEDDED, seed=1)
+    marks = {mark for example in loaded_rows(one, first_fold(one)).test for mark in example.marks}
+    for split, mark in one.marked.items():
+        if mark not in marks:
+            raise ConfigError(f"sets.{name}.marked.{split}: no test row bears {mark!r}{nearest(mark, marks)}")
 
 
 def repetitions(config: MeasureConfig, name: str) -> int:
@@ -119,32 +146,39 @@ def scored(config: MeasureConfig, name: str, model: str, encoder: str, turn: int
         "one_a_seed": [(turn + 1, turn % FOLDS)],
         "pooled": [(turn * FOLDS + fold + 1, fold) for fold in range(FOLDS)],
     }
-    where = encoder_of(encoder)
-    parts = [one_fit(config, name, model, where, seed, fold) for seed, fold in plan[config.sets[name].folds]]
+    parts = [one_fit(config, name, model, encoder, fold, seed) for seed, fold in plan[config.sets[name].folds]]
+    seconds = [part.seconds for part in parts if part.seconds is not None]
     return Scored(
         arrays={field: np.concatenate([part.arrays[field] for part in parts]) for field in parts[0].arrays},
-        seconds=statistics.mean(part.seconds for part in parts),
+        seconds=statistics.mean(seconds) if seconds else None,
         peak_mb=max(part.peak_mb for part in parts),
-        data=parts[0].data if len(parts) == 1 else sha256("".join(part.data for part in parts).encode()).hexdigest(),
         commit=" ".join(sorted({part.commit for part in parts})),
     )
 
 
-def one_fit(config: MeasureConfig, name: str, model: str, encoder: str, seed: int, fold: int | None) -> Scored:
-    """Return one training's scores, from disk where exactly it was done before."""
-    settings = {**config.fit, **config.sets[name].fit, "encoder": encoder, "seed": seed}
-    fit = build(FitConfig, settings | config.awaited.get(model, {}), f"fit of {name}")
-    where = data_config(config.sets[name], fold)
-    recipe, data = CLASSIFY.ClassifyConfig(recipe="classify", data=where, fit=fit), loaded(where)
-    kept = store() / f"{name}-{model.replace('/', '_')}-{seed}-{fold}-{CLASSIFY.work_name(recipe, data)}"
+def one_fit(config: MeasureConfig, name: str, model: str, encoder: str, fold: int | None, seed: int) -> Scored:
+    """Return one training's scores, from disk where the same recipe, data and encoder were scored before.
+
+    A change of the code is not noticed: remove the folder of ``store`` to measure it anew.
+    """
+    fit, data = fit_config(config, name, model, encoder_of(encoder, seed), seed), loaded_rows(config.sets[name], fold)
+    recipe = CLASSIFY.ClassifyConfig(recipe="classify", data=data_config(config.sets[name], fold), fit=fit)
+    rows = sha256(repr([(example.id, example.marks) for example in data.test]).encode()).hexdigest()[:8]
+    kept = store() / f"{name}-{model.replace('/', '_')}-{seed}-{fold}-{CLASSIFY.work_name(recipe, data)}-{rows}"
     if not kept.is_dir():
         found = train(recipe, data, kept.with_name(f"{kept.name}.work"))
         with atomic_folder(kept) as aside:
             np.savez_compressed(aside / "scores.npz", **found.arrays)  # type: ignore[arg-type]
-            (aside / "facts.json").write_text(json.dumps([found.seconds, found.peak_mb, found.data, found.commit]))
-        print(f"{kept.name}: {found.seconds:.0f} s", flush=True)
+            (aside / "facts.json").write_text(json.dumps([found.seconds, found.peak_mb, found.commit]))
+        print(f"{kept.name}: {found.seconds or math.nan:.0f} s", flush=True)
     with np.load(kept / "scores.npz") as arrays:
         return Scored(dict(arrays), *json.loads((kept / "facts.json").read_text()))
+
+
+def fit_config(config: MeasureConfig, name: str, model: str, encoder: str, seed: int) -> FitConfig:
+    """Return the recipe of a set, with what an awaited encoder wants otherwise."""
+    settings = {**config.fit, **config.sets[name].fit, "encoder": encoder, "seed": seed}
+    return build(FitConfig, settings | config.awaited.get(model, {}), f"fit of {name}")
 
 
 def data_config(one: MeasuredSet, fold: int | None) -> DataConfig:
@@ -152,22 +186,38 @@ def data_config(one: MeasuredSet, fold: int | None) -> DataConfig:
     return build(DataConfig, {**one.data, **({} if fold is None else {"fold": fold})}, "sets")
 
 
-@lru_cache(maxsize=FOLDS)
-def loaded(where: DataConfig) -> LabelledData:
-    """Load data once for all seeds."""
-    return load_data(where)
+def first_fold(one: MeasuredSet) -> int | None:
+    """Return a fold of the set where it has folds."""
+    return None if one.folds == "none" else 0
+
+
+def loaded_rows(one: MeasuredSet, fold: int | None) -> LabelledData:
+    """Return the rows of a set, loaded once for all seeds."""
+    return _loaded(data_config(one, fold).model_dump_json(exclude_unset=True))
+
+
+@lru_cache(maxsize=2 * FOLDS)
+def _loaded(where: str) -> LabelledData:
+    return load_data(DataConfig.model_validate_json(where))
+
+
+def fingerprint_of(one: MeasuredSet) -> str:
+    """Return the fingerprint of a set, over all folds where it has them."""
+    if one.folds == "none":
+        return loaded_rows(one, None).fingerprint
+    return sha256("".join(loaded_rows(one, fold).fingerprint for fold in range(FOLDS)).encode()).hexdigest()
 
 
 def metric_of(one: MeasuredSet) -> str:
     """Return the headline metric of a set."""
-    return loaded(data_config(one, None if one.folds == "none" else 0)).task.metric
+    return loaded_rows(one, first_fold(one)).task.metric
 
 
 def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
     """Run the shipped recipe up to its test predictions."""
-    started = time.monotonic()
+    started, went_on = time.monotonic(), work.is_dir()
     learned = CLASSIFY.learn(recipe, data, work)
-    seconds = time.monotonic() - started
+    seconds = None if went_on else time.monotonic() - started
     measured = CLASSIFY.measure(data, learned)
     shutil.rmtree(work, ignore_errors=True)
     arrays = {
@@ -178,24 +228,22 @@ def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
         "marks": np.array([" ".join(example.marks) for example in data.test]),
     }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Scored(arrays, seconds, peak, data.fingerprint, provenance()["commit"])
+    return Scored(arrays, seconds, peak, provenance()["commit"])
 
 
 def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], latency: float) -> Iterator[Result]:
     """Yield the rows of one model on one set: with its lexical half, without it, and the floor."""
     one, first = config.sets[name], runs[0]
-    metric = metric_of(one)
-    for split in (one.split, *one.marked):
-        mark = one.marked.get(split)
+    metric, data, machine = metric_of(one), fingerprint_of(one), provenance()["machine"]
+    times = [run.seconds for run in runs if run.seconds is not None]
+    if any(not np.array_equal(run.arrays["gold"], first.arrays["gold"]) for run in runs):
+        raise DataError(f"{name}: the seeds were scored on different test rows; remove {store()} and measure again")
+    for split, mark in one.splits.items():
         mask = np.array([mark is None or mark in marks.split() for marks in first.arrays["marks"]])
         gold, floors = first.arrays["gold"][mask], [run.arrays["floor"][mask] for run in runs]
-        below, _ = over_seeds(metric, gold, floors, floors)
-        for kind, predictions in (
-            (model, [run.arrays["model"][mask] for run in runs]),
-            (model + ALONE, [run.arrays["alone"][mask] for run in runs]),
-            (FLOOR, floors),
-        ):
-            figure, over = over_seeds(metric, gold, predictions, floors)
+        for kind, field in ((model, "model"), (model + ALONE, "alone"), (FLOOR, "floor")):
+            figure, over = over_seeds(metric, gold, [run.arrays[field][mask] for run in runs], floors)
+            trained = kind != FLOOR
             yield Result(
                 dataset=one.dataset or name,
                 split=split,
@@ -204,16 +252,16 @@ def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], la
                 value=round(figure.value, 4),
                 ci95=(round(figure.low, 4), round(figure.high, 4)),
                 seeds=len(runs) * (FOLDS if one.folds == "pooled" else 1),
-                floor=round(below.value, 4),
-                over_floor=None if kind == FLOOR else (round(over.low, 4), round(over.high, 4)),
+                floor=round(figure.value - over.value, 4),
+                over_floor=(round(over.low, 4), round(over.high, 4)) if trained else None,
                 target=one.target.get(split),
                 n_test=len(gold),
-                data_sha256=first.data,
+                data_sha256=data,
                 commit=" ".join(sorted({run.commit for run in runs})),
-                seconds=None if kind == FLOOR else round(statistics.mean(run.seconds for run in runs), 1),
-                latency_ms=None if kind == FLOOR else latency,
+                seconds=round(statistics.mean(times), 1) if trained and times else None,
+                latency_ms=latency if trained else None,
                 peak_mb=round(max(run.peak_mb for run in runs)),
-                machine=provenance()["machine"],
+                machine=machine,
             )
 
 
@@ -225,19 +273,21 @@ def awaited_rows(config: MeasureConfig, name: str) -> Iterator[Result]:
             f"python experiments/encoder/measure.py experiments/encoder/config.yaml "
             f"only='[{name}]' models='{{{model}: {model}}}'"
         )
-        for split in (one.split, *one.marked):
+        for split in one.splits:
             yield Result(dataset=one.dataset or name, split=split, model=model, metric=metric_of(one), command=command)
 
 
-def encoder_of(encoder: str) -> str:
-    """Return where an encoder lies; ``random`` is the embedded one's shape with fresh weights."""
+def encoder_of(encoder: str, seed: int) -> str:
+    """Return where an encoder lies; ``random`` is the embedded one's shape and tokenizer with fresh weights."""
     if encoder != "random":
         return locate(encoder)
-    folder = store() / "random-weights"
+    source = Path(locate(EMBEDDED))
+    shape = sha256((source / "config.json").read_bytes() + (source / "tokenizer.json").read_bytes()).hexdigest()[:8]
+    folder = store() / f"random-weights-{shape}-{seed}"
     if not folder.is_dir():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         with atomic_folder(folder) as aside:
-            AutoModel.from_config(AutoConfig.from_pretrained(locate(EMBEDDED))).save_pretrained(aside)
+            AutoModel.from_config(AutoConfig.from_pretrained(source)).save_pretrained(aside)
             load_tokenizer(EMBEDDED).save_pretrained(aside)
     return str(folder)
 
@@ -265,18 +315,20 @@ def store() -> Path:
 
 def report(config: MeasureConfig, rows: list[Result], readme: Path) -> None:
     """Write the table of ``readme``: sets in the order of the config, the floor first."""
-    sets = [one.dataset or name for name, one in config.sets.items()]
-    models = [FLOOR, *(m + kind for m in config.models for kind in (ALONE, "")), *config.awaited]
-    order = {model: place for place, model in enumerate(models)}
-    rows = sorted(rows, key=lambda r: (sets.index(r.dataset), r.split, order.get(r.model, len(order)), r.model))
+    place_of = {one.dataset or name: place for place, (name, one) in reversed(list(enumerate(config.sets.items())))}
+
+    def order(row: Result) -> tuple[Any, ...]:
+        place = place_of.get(row.dataset, len(place_of))
+        return place, row.split, row.model != FLOOR, row.value is None, row.model
+
     write_table(
         readme,
-        rows,
+        sorted(rows, key=order),
         {
             "set": lambda row: f"{row.dataset}/{row.split}",
             "metric": lambda row: row.metric,
             "model": lambda row: row.model,
-            "mean over seeds [95 %]": _figure,
+            "mean [95 %]": _figure,
             "over the floor": lambda row: (
                 "" if row.over_floor is None else "{:+.3f} to {:+.3f}".format(*row.over_floor)
             ),
@@ -284,7 +336,7 @@ def report(config: MeasureConfig, rows: list[Result], readme: Path) -> None:
             "seeds": lambda row: row.seeds or "",
             "test rows": lambda row: row.n_test or "",
             "seconds": lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}",
-            "ms a text": lambda row: row.latency_ms or "",
+            "encoder ms": lambda row: row.latency_ms or "",
         },
     )
 

@@ -1,23 +1,26 @@
 """Pre-training: resumed equals uninterrupted, and what does not fit is refused."""
 
 import json
+import math
+import shutil
 from collections import Counter
+from itertools import pairwise
 
 import mlflow
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.conftest import pretrain
 from transformers import AutoModel, AutoTokenizer, BertConfig
 
-from aftersales.core.errors import DataError, ModelError
+from aftersales.core.errors import ConfigError, DataError, ModelError
 from aftersales.core.paths import load_script
 from aftersales.encoders.checkpoint import resume
 from aftersales.encoders.corpus import build_token_store, hidden_positions, mask_rows, read_documents, rows_of_step
 from aftersales.encoders.labelled import LabelledBatch, labelled_batch, load_labelled
 from aftersales.encoders.load import load_for_classification, load_tokenizer, locate
-from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, batch_of
+from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, batch_of, learning_rate
 
 
 @pytest.fixture
@@ -55,10 +58,15 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus):
     pretrain(corpus, steps=10)
     recipe = load_script("training/pretrain.py")
     config = recipe.PretrainConfig(
-        recipe="pretrain", corpus={"folder": corpus / "corpus", "files": {"texts.txt": 1}}, out="outputs/tiny", steps=10
+        recipe="pretrain",
+        corpus={"folder": corpus / "corpus", "files": {"texts.txt": 1}},
+        out="outputs/tiny",
+        steps=10,
+        warmup=1,
+        decay=2,
     )
     with pytest.raises(ModelError, match=r"other values of .*batch_size"):
-        resume(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), "", None, None)
+        resume(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), {}, None, None)
 
 
 def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_encoder):
@@ -72,15 +80,37 @@ def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_
 
 
 def test_an_encoder_of_another_shape_is_refused(corpus, tiny_encoder):
-    with pytest.raises(ModelError, match=r"start_from: .* does not have the shape that `architecture` asks for"):
-        pretrain(corpus, steps=1, start_from=str(tiny_encoder), architecture={"hidden": 64})
+    for key, other in {"layers": 1, "heads": 4, "hidden": 64}.items():
+        with pytest.raises(ModelError, match=f"start_from: .*set architecture.{key}="):
+            pretrain(corpus, steps=1, start_from=str(tiny_encoder), architecture={key: other})
+
+
+def test_a_stopped_run_notices_that_the_encoder_it_began_with_has_changed(corpus, tiny_encoder):
+    begun = corpus / "begun"
+    shutil.copytree(tiny_encoder, begun)
+    pretrain(corpus, steps=10, start_from=str(begun))
+    pretrain(corpus, steps=20, start_from=str(begun))
+    weights = load_file(begun / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"] += 1
+    save_file(weights, begun / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"start_from \(its content was changed\)"):
+        pretrain(corpus, steps=30, start_from=str(begun))
+
+
+def test_settings_newer_than_a_checkpoint_are_no_difference(corpus):
+    pretrain(corpus, steps=10)
+    state = corpus / "outputs/tiny/checkpoint/state.json"
+    saved = json.loads(state.read_text())
+    del saved["config"]["guarded"], saved["config"]["corpus"]["tasks"]
+    state.write_text(json.dumps(saved))
+    pretrain(corpus, steps=20)
 
 
 def test_changed_texts_make_a_new_vocabulary_and_refuse_the_old_checkpoint(corpus):
     pretrain(corpus, steps=10)
     texts = corpus / "corpus/texts.txt"
     texts.write_text("鱻龘靐" * 40 + "\n" + texts.read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(ModelError, match=r"corpus \(its texts were changed\)"):
+    with pytest.raises(ModelError, match=r"corpus \(its content was changed\)"):
         pretrain(corpus, steps=20)
     tokenizer = AutoTokenizer.from_pretrained(corpus / "outputs/tiny/tokenizer")
     assert tokenizer.convert_tokens_to_ids("鱻") > 4
@@ -196,10 +226,11 @@ def test_a_dirty_corpus_is_cleaned_and_counted(tmp_path):
 def test_texts_of_a_task_are_read_from_its_training_rows(corpus, tmp_path):
     path = tmp_path / "task/train.jsonl"
     path.parent.mkdir()
-    path.write_text('{"id": "1", "text": "不错"}\n{"id": "2"}\nno JSON\n7\n\n{"text": "很好", "label": "a"}\n')
+    rows = ['{"id": "1", "text": "不错"}', '{"id": "2"}', "no JSON", "7", '{"text": null}', "", '{"text": "很好"}']
+    path.write_text("\n".join(rows))
     counts = Counter()
     assert list(read_documents(path, counts)) == ["不错", "很好"]
-    assert counts == {"kept": 2, "no JSON with a text": 3, "empty": 1, "cut": 0}
+    assert counts == {"kept": 2, "no JSON with a text": 4, "empty": 1, "cut": 0}
     texts = {"folder": corpus / "corpus", "files": {"texts.txt": 1}, "tasks": {"intent": 0.5}}
     pretrain(corpus, steps=1, corpus=texts)
     made = json.loads((corpus / "outputs/tiny/encoder/pretraining.json").read_text())
@@ -255,13 +286,42 @@ def public_set(corpus, shipped_texts, monkeypatch):
 
 
 def test_labels_are_learned_beside_the_text_and_guarded_texts_are_not(corpus, public_set, tiny_encoder, capsys):
-    labelled = {"sets": {"xmxoxo_phone": 1}, "guarded": ["chnsenticorp"], "batch_size": 4}
-    pretrain(corpus, steps=4, labelled=labelled)
-    assert "labelled: xmxoxo_phone 29" in capsys.readouterr().out
+    labelled = {"sets": {"xmxoxo_phone": 1}, "batch_size": 4}
+    pretrain(corpus, steps=4, labelled=labelled, guarded=["chnsenticorp"])
+    printed = capsys.readouterr().out
+    assert "labelled: xmxoxo_phone 29" in printed and " 11 guarded" in printed
     card = (corpus / "outputs/tiny/encoder/README.md").read_text()
-    assert "labels of xmxoxo_phone, without the test and validation texts of: chnsenticorp" in card
-    free = load_labelled(["xmxoxo_phone"], [], load_tokenizer(str(tiny_encoder)), 32)
+    assert "labels of the public sets xmxoxo_phone" in card and "texts of chnsenticorp were left out" in card
+    free = load_labelled(["xmxoxo_phone"], set(), load_tokenizer(str(tiny_encoder)), 32)
     assert len(free[0].ids) == 30
+
+
+def test_a_set_with_folds_cannot_be_learned_from(corpus):
+    with pytest.raises(ConfigError, match="'unionpay_faq' is not a public set with parts of its own"):
+        pretrain(corpus, steps=4, labelled={"sets": {"unionpay_faq": 1}})
+
+
+def test_a_schedule_that_does_not_fit_is_refused(corpus):
+    with pytest.raises(ConfigError, match="warmup=3 and decay=8 do not fit into steps=10"):
+        pretrain(corpus, steps=10, warmup=3, decay=8)
+
+
+def test_the_rate_rises_holds_and_falls():
+    rates = [learning_rate(step, 100, 2.0, 10, 50) for step in range(101)]
+    assert rates[0] == 0.2 and rates[9:51] == [2.0] * 42 and rates[75] == 1.0 and rates[100] == 0.0
+    assert max(abs(a - b) for a, b in pairwise(learning_rate(step, 20, 2.0, 10, 15) for step in range(20))) < 0.3
+
+
+def test_several_labels_are_learned_each(small):
+    model = MaskedLanguageModel(small, [3]).eval()
+    rows = torch.arange(8).reshape(2, 4) + 5
+    target = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    lesson = LabelledBatch(0, rows, torch.ones_like(rows), target, multi_label=True)
+    with torch.no_grad():
+        model.heads[0].weight.zero_()
+        model.heads[0].bias.copy_(torch.tensor([30.0, 0.0, -30.0]))
+    # First row: one sure hit, one coin, one sure miss avoided; second: one sure mistake, one coin.
+    assert model.label_loss(lesson).item() == pytest.approx((math.log(2) + 30 + math.log(2)) / 2, rel=1e-3)
 
 
 def test_the_labels_loss_teaches_the_encoder(small):
@@ -277,7 +337,7 @@ def test_the_labels_loss_teaches_the_encoder(small):
 
 
 def test_labelled_texts_of_a_step_are_the_same_whenever_it_runs(corpus, public_set, tiny_encoder):
-    sets = load_labelled(["xmxoxo_phone"], [], load_tokenizer(str(tiny_encoder)), 32)
+    sets = load_labelled(["xmxoxo_phone"], set(), load_tokenizer(str(tiny_encoder)), 32)
     one, same, other = (labelled_batch(sets, {"xmxoxo_phone": 1}, 8, 1, step) for step in (5, 5, 6))
     assert torch.equal(one.inputs, same.inputs) and torch.equal(one.target, same.target)
     assert one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs)

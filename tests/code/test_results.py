@@ -23,6 +23,17 @@ def test_a_row_replaces_its_like_and_an_empty_one_never_replaces_a_measured_one(
     assert "value" not in next(one for one in json.loads(path.read_text()) if one["model"] == "b")
 
 
+def test_rows_measured_on_other_data_are_taken_out(tmp_path):
+    path = tmp_path / "results.json"
+    merge_results(path, [row("a", 0.5, data_sha256="old"), row("b", 0.6, data_sha256="old"), row("c", command="c")])
+    elsewhere = Result(dataset="other", split="test", model="a", metric="accuracy", value=1.0, data_sha256="old")
+    merge_results(path, [elsewhere])
+    rows = merge_results(path, [row("a", 0.7, data_sha256="new")])
+    assert {(one.dataset, one.model): one.value for one in rows} == {
+        ("set", "a"): 0.7, ("set", "c"): None, ("other", "a"): 1.0,
+    }  # fmt: skip
+
+
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "results.json"
     path.write_text('[{"dataset": "set"}]')

@@ -70,15 +70,54 @@ def test_a_stopped_measurement_goes_on_and_another_recipe_is_measured_anew(exper
         experiment.main(load(experiment.MeasureConfig, project / "config.yaml", ["seeds=1", "fit.epochs=2"]), project)
 
 
-def test_an_unknown_set_is_named(experiment, project):
-    config = load(experiment.MeasureConfig, project / "config.yaml", ["only=[sentimnt]"])
-    with pytest.raises(ConfigError, match=r"only: unknown set 'sentimnt'.*sentiment"):
-        experiment.main(config, project)
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("only=[sentimnt]", r"only: unknown set 'sentimnt'.*sentiment"),
+        ("sets.sentiment.fit.epoch=3", r"fit of sentiment: unknown key 'epoch'; did you mean 'epochs'"),
+        ("sets.sentiment.marked.test-sarcasm=sarcasmm", r"no test row bears 'sarcasmm'; did you mean 'sarcasm'"),
+        ("sets.sentiment.target.tset=0.5", r"target.tset is no split of this set; did you mean 'test'"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_trained(experiment, project, monkeypatch, override, expected):
+    monkeypatch.delattr(experiment, "train")
+    with pytest.raises(ConfigError, match=expected):
+        experiment.main(load(experiment.MeasureConfig, project / "config.yaml", [override]), project)
 
 
-def test_the_shipped_config_is_valid():
+def test_pooled_folds_cover_every_row_once_each_with_a_seed_of_its_own(experiment, project, monkeypatch):
+    folder = project / "public/unionpay_faq"
+    folder.mkdir(parents=True)
+    wishes = [f"第{number}次{'退钱' if number % 2 else '开户'}" for number in range(200)]
+    entries = [f"    question :{wish}\n    x\n    subject:{wish[-2:]}" for wish in wishes]
+    (folder / "data.txt").write_text("\n".join(entries), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(project / "public"))
+    (project / "config.yaml").write_text(
+        """
+seeds: 5
+threads: 1
+models: {random-weights: random}
+fit: {epochs: 1, max_tokens: 16, batch_size: 64}
+sets:
+  unionpay_faq: {split: 5fold, data: {public: unionpay_faq}, folds: pooled}
+"""
+    )
+    seeds = []
+    trained = experiment.train
+    monkeypatch.setattr(experiment, "train", lambda *all: seeds.append(all[0].fit.seed) or trained(*all))
+    experiment.main(load(experiment.MeasureConfig, project / "config.yaml"), project)
+    rows = {one["model"]: one for one in json.loads((project / "results.json").read_text())}
+    assert seeds == [1, 2, 3, 4, 5]
+    assert (rows["tfidf-linear"]["n_test"], rows["tfidf-linear"]["seeds"]) == (200, 5)
+    assert rows["tfidf-linear"]["value"] > 0.95
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("experiments/*/config.yaml")))
+def test_the_shipped_configs_are_valid(name):
     script = load_script("experiments/encoder/measure.py")
-    config = load(script.MeasureConfig, ROOT / "experiments/encoder/config.yaml")
+    config = load(script.MeasureConfig, ROOT / f"experiments/{name}/config.yaml")
     assert config.seeds >= 5
-    for name in config.sets:
-        assert script.data_config(config.sets[name], None if config.sets[name].folds == "none" else 0)
+    for one in config.sets:
+        assert script.data_config(config.sets[one], script.first_fold(config.sets[one]))
+        for model in (*config.models, *config.awaited):
+            assert script.fit_config(config, one, model, "embedded", seed=1)

@@ -1,7 +1,6 @@
 """Checkpoints of pre-training: everything that a run needs to go on, refused where they do not fit."""
 
 import json
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ class Training:
 def save_checkpoint(
     folder: Path,
     settings: dict[str, Any],
-    fingerprint: str,
+    learned_from: dict[str, str],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     training: Training,
@@ -38,10 +37,11 @@ def save_checkpoint(
     Raises:
         ModelError: it cannot be written, for example because the disk is full; the last one stays.
     """
+    state = {**vars(training), "learned_from": learned_from, "config": settings}
     try:
         with atomic_folder(folder) as aside:
             torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
-            write_json(aside / "state.json", {**vars(training), "fingerprint": fingerprint, "config": settings})
+            write_json(aside / "state.json", state)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise ModelError(
             f"checkpoint {folder} cannot be written ({error}); the one before is kept: make room and run again"
@@ -49,14 +49,18 @@ def save_checkpoint(
 
 
 def resume(
-    folder: Path, settings: dict[str, Any], fingerprint: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    settings: dict[str, Any],
+    learned_from: dict[str, str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> Training:
     """Load the last checkpoint if there is one.
 
     Args:
         folder: of the checkpoint.
         settings: the run's configuration as JSON values.
-        fingerprint: of its texts.
+        learned_from: fingerprints of what the run learns from, by the key that names it.
         model: receives the saved weights.
         optimizer: receives its saved state.
 
@@ -66,12 +70,14 @@ def resume(
     if not folder.is_dir():
         return Training()
     saved = json.loads((folder / "state.json").read_text())
-    before, now = saved["config"], deepcopy(settings)
-    for one in (before, now):
-        one["corpus"].pop("folder")  # the files may move
-    differing = [key for key in now if key not in FREE_KEYS and before.get(key) != now[key]]
-    if saved.get("fingerprint") != fingerprint:
-        differing.append("corpus (its texts were changed)")
+    before, now = _said(saved["config"]), _said(settings)
+    differing = [key for key in {**before, **now} if key not in FREE_KEYS and before.get(key) != now.get(key)]
+    known = saved.get("learned_from", {})
+    differing += [
+        f"{key} (its content was changed)"
+        for key, found in learned_from.items()
+        if known.get(key) != found and key not in differing
+    ]
     if differing:
         raise ModelError(
             f"checkpoint {folder} was made with other values of {', '.join(differing)}: "
@@ -81,3 +87,10 @@ def resume(
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return Training(saved["step"], saved["loss"], [(int(step), float(loss)) for step, loss in saved["curve"]])
+
+
+def _said(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings without empty ones, so that a key which is newer than the checkpoint is no difference."""
+    said = {key: value for key, value in settings.items() if value not in (None, False, [], {}, "")}
+    corpus = {key: value for key, value in settings["corpus"].items() if value and key != "folder"}  # files may move
+    return {**said, "corpus": corpus}

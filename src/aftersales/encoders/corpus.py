@@ -9,7 +9,7 @@ import hashlib
 import json
 import lzma
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerFast
 
 from aftersales.core.errors import DataError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_json
-from aftersales.text.normalise import MAX_CHARACTERS, key, normalise
+from aftersales.encoders.guard import mark
+from aftersales.text.normalise import MAX_CHARACTERS, normalise
 
 HELD_OUT_PER_THOUSAND = 5
 LONGEST_LINE = 1 << 20  # bytes; what follows in the same line is left out
@@ -28,13 +29,19 @@ LONGEST_LINE = 1 << 20  # bytes; what follows in the same line is left out
 Segment = Callable[[str], Sequence[str]]
 
 
-def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[bytes] | None = None) -> Iterator[str]:
+def read_documents(
+    path: Path,
+    counts: Counter[str] | None = None,
+    seen: set[bytes] | None = None,
+    guarded: Set[bytes] = frozenset(),
+) -> Iterator[str]:
     """Yield the normalised documents of a UTF-8 text file (plain or .xz), one a line, or of a labelled .jsonl file.
 
     Args:
         path: the file.
         counts: when given, receives how many lines were kept, empty, not UTF-8, no JSON with a text, cut or repeated.
-        seen: when given, keys of documents already read; repeated ones are left out.
+        seen: when given, marks of documents already read; repeated ones are left out.
+        guarded: marks of documents to leave out.
 
     Raises:
         DataError: the file is missing, or no .xz file though its name says so.
@@ -47,21 +54,24 @@ def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[byt
             for line, cut in _lines(stream):
                 try:
                     written = line.decode("utf-8", "ignore" if cut else "strict")
-                    text = normalise((_text_of(written) if path.suffix == ".jsonl" else written)[:MAX_CHARACTERS])
+                    text = normalise((_text_of(written) if ".jsonl" in path.suffixes else written)[:MAX_CHARACTERS])
                 except UnicodeDecodeError:
                     counts["not UTF-8"] += 1
                     continue
-                except (ValueError, TypeError, KeyError):
+                except ValueError:
                     counts["no JSON with a text"] += 1
                     continue
                 counts["cut"] += cut or len(line) > 4 * MAX_CHARACTERS
+                found = mark(text)
                 if not text:
                     counts["empty"] += 1
-                elif seen is not None and (mark := _mark(text)) in seen:
+                elif found in guarded:
+                    counts["guarded"] += 1
+                elif seen is not None and found in seen:
                     counts["repeated"] += 1
                 else:
                     if seen is not None:
-                        seen.add(mark)
+                        seen.add(found)
                     counts["kept"] += 1
                     yield text
     except (lzma.LZMAError, EOFError) as error:
@@ -69,7 +79,14 @@ def read_documents(path: Path, counts: Counter[str] | None = None, seen: set[byt
 
 
 def _text_of(row: str) -> str:
-    return str(json.loads(row)["text"]) if row.strip() else ""
+    """Return the text of a labelled row; ValueError when it has none."""
+    try:
+        found = json.loads(row)["text"] if row.strip() else ""
+    except (TypeError, KeyError, RecursionError) as error:
+        raise ValueError(error) from None
+    if not isinstance(found, str):
+        raise ValueError("the text is no string")
+    return found
 
 
 def shown(source: Path) -> str:
@@ -85,10 +102,6 @@ def _lines(stream: Any) -> Iterator[tuple[bytes, bool]]:
         while cut and rest and not rest.endswith(b"\n"):
             rest = stream.readline(LONGEST_LINE)
         yield line, cut
-
-
-def _mark(text: str) -> bytes:
-    return hashlib.blake2b(key(text).encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True)
@@ -119,6 +132,7 @@ def build_token_store(
     tokenizer: PreTrainedTokenizerFast,
     length: int,
     segment: Segment | None,
+    guarded: Set[bytes] = frozenset(),
 ) -> TokenStore:
     """Tokenise ``sources`` into ``folder`` unless it already holds exactly them, and open the result.
 
@@ -129,6 +143,7 @@ def build_token_store(
         tokenizer: of the encoder.
         length: tokens of a training row.
         segment: cuts a text into words whose starts are kept, for masking whole words.
+        guarded: marks of documents to leave out.
 
     Raises:
         DataError: a source, or the held-out part, is not longer than one row of ``length`` tokens.
@@ -137,9 +152,11 @@ def build_token_store(
     wanted = [f"{shown(source)} {sha256_of_file(source) if source.is_file() else ''}" for source in sources]
     vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
     wanted += [f"vocabulary {vocabulary}", f"words {segment is not None}"]
+    if guarded:
+        wanted.append(f"guarded {hashlib.sha256(b''.join(sorted(guarded))).hexdigest()}")
     if not (described.is_file() and json.loads(described.read_text())["sources"] == wanted):
         with atomic_folder(folder) as aside:
-            fingerprint, counts = _write_tokens(aside, sources, tokenizer, segment)
+            fingerprint, counts = _write_tokens(aside, sources, tokenizer, segment, guarded)
             write_json(aside / "store.json", {"sources": wanted, "fingerprint": fingerprint, "counts": counts})
     names = [f"{index}.bin" for index in range(len(sources))]
     for name in (*names, "held_out.bin"):
@@ -162,7 +179,11 @@ def build_token_store(
 
 
 def _write_tokens(
-    folder: Path, sources: Sequence[Path], tokenizer: PreTrainedTokenizerFast, segment: Segment | None
+    folder: Path,
+    sources: Sequence[Path],
+    tokenizer: PreTrainedTokenizerFast,
+    segment: Segment | None,
+    guarded: Set[bytes],
 ) -> tuple[str, dict[str, dict[str, int]]]:
     """Write the arrays of ``TokenStore`` and return the fingerprint and the counts of each file."""
     digest, seen = hashlib.sha256(), set[bytes]()
@@ -171,7 +192,7 @@ def _write_tokens(
     for index, source in enumerate(sources):
         counted: Counter[str] = Counter()
         with (folder / f"{index}.bin").open("wb") as tokens, (folder / f"{index}.bin.starts").open("wb") as starts:
-            rows = _tokenise(read_documents(source, counted, seen), tokenizer, segment)
+            rows = _tokenise(read_documents(source, counted, seen, guarded), tokenizer, segment)
             for text, ids, begins in tqdm(rows, desc=f"tokenising {shown(source)}", unit=" texts", mininterval=5):
                 hashed = hashlib.sha256(text.encode()).digest()
                 digest.update(hashed)

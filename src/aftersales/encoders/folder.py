@@ -46,6 +46,11 @@ def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokeniz
         write_text(aside / "README.md", card(made, encoder.num_parameters()))
 
 
+def _stages(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how an encoder was made, and how the one it went on from was, and so on."""
+    return [made, *(_stages(made["started_from"]) if "started_from" in made else [])]
+
+
 def card(made: dict[str, Any], parameters: int) -> str:
     """Return the card of an encoder as Markdown."""
     config = made["config"]
@@ -56,14 +61,17 @@ def card(made: dict[str, Any], parameters: int) -> str:
     lines = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     words = " of whole words" if config["whole_words"] else ""
     before = ""
-    if earlier := made.get("started_from"):
-        seen = f" of {earlier['tokens_seen'] / 1e6:.1f} M tokens" if "tokens_seen" in earlier else ""
-        before = f"\nIt went on from another encoder{seen}, described under `started_from` in `pretraining.json`.\n"
-    if labelled := config.get("labelled"):
-        sets, guarded = ", ".join(labelled["sets"]), ", ".join(labelled["guarded"]) or "none"
-        before += (
-            f"\nBeside the text it learned the labels of {sets}, without the test and validation texts of: {guarded}.\n"
-        )
+    stages = _stages(made)
+    if len(stages) > 1:
+        seen = sum(one.get("tokens_seen", 0) for one in stages) / 1e6
+        before = f"\nIt went on from another encoder, {seen:.1f} M tokens in all; see `started_from` in that file.\n"
+    for one in stages:
+        if labelled := one.get("config", {}).get("labelled"):
+            before += f"\nBeside the text it learned the labels of the public sets {', '.join(labelled['sets'])}.\n"
+    guarded = ", ".join(config.get("guarded") or [])
+    kept_out = (
+        f"Validation and test texts of {guarded} were left out." if guarded else "No text was left out by a list."
+    )
     return f"""---
 language: zh
 library_name: transformers
@@ -81,9 +89,9 @@ and a bag-of-words loss that trains [CLS] from step {config["bag_of_words_from"]
 {config["batch_size"]} x {config["sequence_length"]} tokens, {made["tokens_seen"] / 1e6:.1f} M tokens in all; loss on
 held-out text {made["held_out_loss"]:.3f} nats. All settings: `pretraining.json`.
 {before}
-Corpus, by how often each file is drawn: {corpus}. Lines: {lines}. Texts that other people published (product reviews,
-customer-service questions, general text), from which the development and test rows of public benchmarks had been taken
-out. No text is part of this repository; fingerprint `{made["corpus_fingerprint"][:16]}`.
+Corpus, by how often each file is drawn: {corpus}. Lines: {lines}; fingerprint `{made["corpus_fingerprint"][:16]}`.
+{kept_out}
+Figures on other sets whose texts stand in the corpus are of an encoder that has read them, though not their labels.
 
 For fine-tuning on short Chinese texts of customers. It has seen little text for its size; measure beside a floor.
 """

@@ -1,10 +1,10 @@
-"""Labelled sets as a second lesson of pre-training, one batch of one set beside every batch of plain text.
+"""Multi-task pre-finetuning: a batch of one labelled set beside every batch of text.
 
-Multi-task learning over many labelled sets before fine-tuning, which Aghajanyan et al. 2021 ("Muppet", section 3) found
-to help most where labels are few. The plain text goes on beside it, so that what it taught is not forgotten.
+Aghajanyan et al. 2021 ("Muppet") found it to help from about 15 sets on and to hurt below. The plain text goes on here;
+whether a few sets help is a question for measurement, in experiments/encoder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from aftersales.corpora.labelled import FOLDS
-from aftersales.corpora.public import FOLDED, load_public
-from aftersales.text.normalise import key, normalise
+from aftersales.core.errors import DataError
+from aftersales.corpora.public import load_public
+from aftersales.encoders.guard import mark
+from aftersales.text.normalise import normalise
 
 
 @dataclass(frozen=True)
@@ -47,40 +48,44 @@ class LabelledSet:
         ids: token ids of each text.
         target: boolean, shape (texts, labels).
         multi_label: any number of labels a text instead of one.
+        fingerprint: of the set's rows.
     """
 
     name: str
     ids: Sequence[Sequence[int]]
     target: np.ndarray
     multi_label: bool
+    fingerprint: str
 
 
 def load_labelled(
-    names: Sequence[str], guarded: Sequence[str], tokenizer: PreTrainedTokenizerFast, length: int
+    names: Sequence[str], guarded: Set[bytes], tokenizer: PreTrainedTokenizerFast, length: int
 ) -> list[LabelledSet]:
     """Load the training rows of public sets, without any text by which something else will be measured.
 
     Args:
         names: of the sets.
-        guarded: sets whose validation and test texts (all texts, where they have folds) must not be learned from.
+        guarded: marks of the texts to leave out.
         tokenizer: of the encoder.
         length: tokens of a text at most.
+
+    Raises:
+        DataError: no text of a set is left.
     """
-    kept_out = set[str]()
-    for name in guarded:
-        parts = [load_public(name, fold) for fold in (range(FOLDS) if name in FOLDED else (None,))]
-        kept_out |= {key(example.text) for data in parts for example in (*data.validation, *data.test)}
     sets = []
     for name in names:
         data = load_public(name)
-        examples = [example for example in data.train if key(example.text) not in kept_out]
-        texts = [normalise(example.text) for example in examples]
-        ids = tokenizer(texts, truncation=True, max_length=length)["input_ids"]
+        examples = [example for example in data.train if mark(example.text) not in guarded]
+        if not examples:
+            raise DataError(f"labelled.sets.{name}: every text is guarded; leave the set or the guard out")
+        ids = tokenizer([normalise(example.text) for example in examples], truncation=True, max_length=length)[
+            "input_ids"
+        ]
         place = {label: number for number, label in enumerate(data.task.label_names)}
         target = np.zeros((len(examples), len(place)), dtype=bool)
         for row, example in enumerate(examples):
             target[row, [place[label] for label in example.labels]] = True
-        sets.append(LabelledSet(name, ids, target, data.task.multi_label))
+        sets.append(LabelledSet(name, ids, target, data.task.multi_label, data.fingerprint))
     return sets
 
 

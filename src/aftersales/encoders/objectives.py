@@ -52,12 +52,12 @@ class Objective(nn.Module):
 
     all_masked: bool
 
-    def __init__(self, config: BertConfig, labels: Sequence[int] = ()) -> None:
-        """Make a fresh encoder; ``labels`` says how many labels each labelled set has."""
+    def __init__(self, config: BertConfig, head_sizes: Sequence[int] = ()) -> None:
+        """Make a fresh encoder; ``head_sizes`` says how many labels each labelled set has."""
         super().__init__()
         self.model = BertForMaskedLM(config)
         start_local(self.model)
-        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, number) for number in labels)
+        self.heads = nn.ModuleList(nn.Linear(config.hidden_size, size) for size in head_sizes)
 
     @property
     def encoder(self) -> BertModel:
@@ -70,20 +70,24 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, batch: Batch, bag_of_words: float = 0.0, labelled: LabelledBatch | None = None, labels: float = 0.0
+        self, batch: Batch, bag_of_words: float = 0.0, labelled: LabelledBatch | None = None, label_weight: float = 0.0
     ) -> torch.Tensor:
-        """Return the token loss, plus ``bag_of_words`` times that of [CLS], plus ``labels`` times that of labels."""
+        """Return the token loss plus, with their weights, that of [CLS] and that of the labels."""
         loss, states = self.token_loss(batch)
         if bag_of_words:
             loss = loss + bag_of_words * bag_of_words_loss(self.model, states, batch)
-        return loss if labelled is None else loss + labels * self.label_loss(labelled)
+        return loss if labelled is None else loss + label_weight * self.label_loss(labelled)
 
     def label_loss(self, labelled: LabelledBatch) -> torch.Tensor:
-        """Return the cross-entropy of the labels, read from [CLS] through a tanh as a classifier reads it."""
+        """Return the cross-entropy of a text's labels, read from [CLS] through a tanh as a classifier reads it.
+
+        Where a text may have several, those of all labels are added up: their mean would shrink with every rare label.
+        """
         states = self.model.bert(input_ids=labelled.inputs, attention_mask=labelled.mask).last_hidden_state
         scores = self.heads[labelled.which](torch.tanh(states[:, 0])).float()
         if labelled.multi_label:
-            return functional.binary_cross_entropy_with_logits(scores, labelled.target)
+            wrong = functional.binary_cross_entropy_with_logits(scores, labelled.target, reduction="none")
+            return wrong.sum(dim=1).mean()
         return functional.cross_entropy(scores, labelled.target)
 
 
@@ -107,8 +111,8 @@ class ReplacedTokenDetection(Objective):
 
     all_masked = True
 
-    def __init__(self, config: BertConfig, labels: Sequence[int] = ()) -> None:
-        super().__init__(config, labels)
+    def __init__(self, config: BertConfig, head_sizes: Sequence[int] = ()) -> None:
+        super().__init__(config, head_sizes)
         self.generator = BertForMaskedLM(BertConfig.from_dict({**config.to_dict(), "num_hidden_layers": 1}))
         self.generator.config._attn_implementation = config._attn_implementation
         start_local(self.generator)
@@ -200,6 +204,4 @@ def start_local(model: BertForMaskedLM, offsets: Sequence[int] = (-1, 1, -2, 2),
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -> float:
     """Warm up linearly, hold, and fall linearly to zero over the last ``decay`` steps (Hu et al. 2024, WSD)."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * min(1.0, max(0.0, (steps - step) / decay))
+    return peak * max(0.0, min(1.0, (step + 1) / max(1, warmup), (steps - step) / max(1, decay)))

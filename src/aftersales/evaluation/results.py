@@ -21,7 +21,7 @@ class Result(BaseModel):
         model: which was measured.
         metric: name of the metric.
         value: mean over the seeds.
-        ci95: 95 % interval over seeds and test rows.
+        ci95: 95 % interval over seeds and test rows; over rows only where each fold has one seed.
         seeds: how many trainings.
         floor: the floor's value on the same rows.
         over_floor: 95 % interval of the paired difference to the floor.
@@ -29,9 +29,9 @@ class Result(BaseModel):
         n_test: test rows.
         data_sha256: fingerprint of all splits.
         commit: of the code.
-        seconds: of one training, the mean over seeds.
-        latency_ms: median of one text of 32 tokens on one core, exported.
-        peak_mb: most memory the measuring process held.
+        seconds: of one training, the mean over seeds; None when it was stopped and went on.
+        latency_ms: median of the exported encoder for one text of 32 tokens on one core.
+        peak_mb: most memory the measuring process had held by then.
         machine: processor and cores.
         command: what fills this row.
     """
@@ -84,8 +84,15 @@ def read_results(path: Path) -> list[Result]:
 
 
 def merge_results(path: Path, found: Sequence[Result]) -> list[Result]:
-    """Put ``found`` into the file at ``path`` in place of rows with the same key, and return all rows."""
+    """Put ``found`` into the file at ``path`` in place of rows with the same key, and return all rows.
+
+    Rows that were measured on other data of the same set and split are taken out: they can no longer be compared.
+    """
     known = {row.key: row for row in read_results(path)}
+    data = {(row.dataset, row.split): row.data_sha256 for row in found if row.data_sha256}
+    for key, row in list(known.items()):
+        if row.data_sha256 and row.data_sha256 != data.get(key[:2], row.data_sha256):
+            del known[key]
     for row in found:
         known[row.key] = row.better_of(known.get(row.key, row))
     rows = list(known.values())
