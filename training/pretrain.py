@@ -7,9 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -26,8 +24,8 @@ from aftersales.core.errors import nearest
 from aftersales.core.files import atomic_folder, sha256_of_file, write_json
 from aftersales.core.paths import project_root
 from aftersales.corpora.public import ADAPTERS
-from aftersales.encoders.architecture import Architecture, bert_config, start_from
-from aftersales.encoders.checkpoint import Training, resume, save_checkpoint
+from aftersales.encoders.architecture import Architecture, bert_config, digest, start_from
+from aftersales.encoders.checkpoint import Checkpoint, Training
 from aftersales.encoders.corpus import (
     TokenStore,
     build_token_store,
@@ -41,7 +39,7 @@ from aftersales.encoders.corpus import (
 from aftersales.encoders.folder import history, write_encoder
 from aftersales.encoders.guard import guarded_marks
 from aftersales.encoders.labelled import LabelledBatch, LabelledSet, labelled_batch, load_labelled
-from aftersales.encoders.load import load_tokenizer, locate
+from aftersales.encoders.load import load_tokenizer
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
 from aftersales.encoders.throughput import flops_a_token, peak_flops
 from aftersales.encoders.tokenizer import train_tokenizer
@@ -157,11 +155,11 @@ def main(config: PretrainConfig) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    made_from = learned_from(config, tokenizer, store, labelled)
-    training = resume(out / "checkpoint", config.model_dump(mode="json"), made_from, model, optimizer)
+    sources = learned_from(config, model, tokenizer, store, labelled)
+    checkpoint = Checkpoint(out / "checkpoint", config.model_dump(mode="json"), sources)
+    training = checkpoint.resume(model, optimizer)
     first = training.step
     training.loss = training.loss or math.log(len(tokenizer))
-    checkpoint = partial(save_checkpoint, out / "checkpoint", config.model_dump(mode="json"), made_from)
     speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training, checkpoint)
     if not accelerator.is_main_process:
         return
@@ -205,13 +203,19 @@ def finish(
 
 
 def learned_from(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, store: TokenStore, labelled: list[LabelledSet]
+    config: PretrainConfig,
+    model: Objective,
+    tokenizer: PreTrainedTokenizerFast,
+    store: TokenStore,
+    labelled: list[LabelledSet],
 ) -> dict[str, str]:
     """Return fingerprints of everything that is learned from, by the config key that names it."""
-    start = sha256_of_file(Path(locate(config.start_from)) / "model.safetensors") if config.start_from else ""
-    vocabulary = sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-    labels = sha256("".join(one.fingerprint for one in labelled).encode()).hexdigest() if labelled else ""
-    return {"corpus": store.fingerprint, "start_from": start, "vocabulary": vocabulary, "labelled": labels}
+    return {
+        "corpus": store.fingerprint,
+        "start_from": digest(model.encoder) if config.start_from else "",
+        "vocabulary": sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest(),
+        "labelled": sha256("".join(one.fingerprint for one in labelled).encode()).hexdigest() if labelled else "",
+    }
 
 
 def prepare(config: PretrainConfig, out: Path, guarded: frozenset[bytes]) -> tuple[PreTrainedTokenizerFast, TokenStore]:
@@ -260,7 +264,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     source: tuple[PreTrainedTokenizerFast, TokenStore, list[LabelledSet]],
     training: Training,
-    checkpoint: Callable[[Objective, torch.optim.Optimizer, Training], None],
+    checkpoint: Checkpoint,
 ) -> float:
     """Run the remaining steps, keeping checkpoints, and return the speed in tokens a second."""
     wrapped, optimizer = accelerator.prepare(model, optimizer)
@@ -290,7 +294,7 @@ def train(
             speed = (training.step - first) * tokens_a_step / (time.monotonic() - started)
             bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{speed:,.0f}")
         if training.step % config.checkpoint_every == 0 and accelerator.is_main_process:
-            checkpoint(model, optimizer, training)
+            checkpoint.save(model, optimizer, training)
     return (config.steps - first) * tokens_a_step / (time.monotonic() - started)
 
 

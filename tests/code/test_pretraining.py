@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig
 
 from aftersales.core.errors import ConfigError, DataError, ModelError
 from aftersales.core.paths import load_script
-from aftersales.encoders.checkpoint import resume
+from aftersales.encoders.checkpoint import Checkpoint
 from aftersales.encoders.corpus import build_token_store, hidden_positions, mask_rows, read_documents, rows_of_step
 from aftersales.encoders.labelled import LabelledBatch, labelled_batch, load_labelled
 from aftersales.encoders.load import load_for_classification, load_tokenizer, locate
@@ -30,21 +30,18 @@ def corpus(project, shipped_texts):
     return project
 
 
-def test_stopped_and_resumed_equals_uninterrupted(corpus):
+def test_stopped_and_resumed_equals_uninterrupted(corpus, monkeypatch):
     pretrain(corpus, steps=20, out="outputs/whole")
-    recipe = load_script("training/pretrain.py")
-    saved = recipe.save_checkpoint
+    saved = Checkpoint.save
 
     def stop_after_first(*arguments):
         saved(*arguments)
         raise KeyboardInterrupt
 
-    recipe.save_checkpoint = stop_after_first
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoint, "save", stop_after_first)
         with pytest.raises(KeyboardInterrupt):
             pretrain(corpus, steps=20, out="outputs/halves")
-    finally:
-        recipe.save_checkpoint = saved
     pretrain(corpus, steps=20, out="outputs/halves")
     whole, halves = (load_file(corpus / f"outputs/{name}/encoder/model.safetensors") for name in ("whole", "halves"))
     # Kernels may sum in another order when memory is laid out otherwise, so equal to within that; a fresh optimizer
@@ -66,7 +63,7 @@ def test_a_checkpoint_of_other_settings_is_refused(corpus):
         decay=2,
     )
     with pytest.raises(ModelError, match=r"other values of .*batch_size"):
-        resume(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), {}, None, None)
+        Checkpoint(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), {}).resume(None, None)
 
 
 def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_encoder):
@@ -197,7 +194,10 @@ def test_whole_words_are_hidden_together(tmp_path, shipped_texts, tiny_encoder):
     source = tmp_path / "a.txt"
     source.write_text("\n".join(shipped_texts), encoding="utf-8")
     tokenizer = load_tokenizer(str(tiny_encoder))
-    pairs = lambda text: [text[i : i + 2] for i in range(0, len(text), 2)]  # noqa: E731 - a stand-in for words
+
+    def pairs(text):  # a stand-in for words
+        return [text[i : i + 2] for i in range(0, len(text), 2)]
+
     store = build_token_store(tmp_path / "tokens", [source], [1.0], tokenizer, 16, pairs)
     rows, starts = rows_of_step(store, 64, 16, 1, 0, tokenizer.cls_token_id)
     special = tokenizer.all_special_ids

@@ -1,5 +1,7 @@
 """The shape of an encoder, and going on from one of the same shape."""
 
+from hashlib import sha256
+
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from aftersales.core.config import Config
@@ -58,3 +60,11 @@ def start_from(model: BertModel, encoder: str) -> None:
             )
     weights, own = loaded.state_dict(), model.state_dict()
     model.load_state_dict({name: weights[name] for name in own})
+
+
+def digest(model: BertModel) -> str:
+    """Return the SHA-256 of the weights, wherever they were loaded from."""
+    hashed = sha256()
+    for name, weights in sorted(model.state_dict().items()):
+        hashed.update(name.encode() + weights.cpu().numpy().tobytes())
+    return hashed.hexdigest()

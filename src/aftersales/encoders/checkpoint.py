@@ -24,69 +24,57 @@ class Training:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
 
-def save_checkpoint(
-    folder: Path,
-    settings: dict[str, Any],
-    learned_from: dict[str, str],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    training: Training,
-) -> None:
-    """Write model, optimizer and progress aside, then replace the last checkpoint.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its state, and what makes it this run.
 
-    Raises:
-        ModelError: it cannot be written, for example because the disk is full; the last one stays.
-    """
-    state = {**vars(training), "learned_from": learned_from, "config": settings}
-    try:
-        with atomic_folder(folder) as aside:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
-            write_json(aside / "state.json", state)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise ModelError(
-            f"checkpoint {folder} cannot be written ({error}); the one before is kept: make room and run again"
-        ) from None
-
-
-def resume(
-    folder: Path,
-    settings: dict[str, Any],
-    learned_from: dict[str, str],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> Training:
-    """Load the last checkpoint if there is one.
-
-    Args:
-        folder: of the checkpoint.
+    Attributes:
+        folder: of the state; replaced as a whole.
         settings: the run's configuration as JSON values.
         learned_from: fingerprints of what the run learns from, by the key that names it.
-        model: receives the saved weights.
-        optimizer: receives its saved state.
-
-    Raises:
-        ModelError: the checkpoint was made with other settings or texts; the differing keys are named.
     """
-    if not folder.is_dir():
-        return Training()
-    saved = json.loads((folder / "state.json").read_text())
-    before, now = _said(saved["config"]), _said(settings)
-    differing = [key for key in {**before, **now} if key not in FREE_KEYS and before.get(key) != now.get(key)]
-    known = saved.get("learned_from", {})
-    differing += [
-        f"{key} (its content was changed)"
-        for key, found in learned_from.items()
-        if known.get(key) != found and key not in differing
-    ]
-    if differing:
-        raise ModelError(
-            f"checkpoint {folder} was made with other values of {', '.join(differing)}: "
-            "set them back, choose another `out`, or remove the checkpoint"
-        )
-    state = torch.load(folder / "state.pt", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Training(saved["step"], saved["loss"], [(int(step), float(loss)) for step, loss in saved["curve"]])
+
+    folder: Path
+    settings: dict[str, Any]
+    learned_from: dict[str, str]
+
+    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, training: Training) -> None:
+        """Write model, optimizer and progress aside, then replace the last checkpoint.
+
+        Raises:
+            ModelError: it cannot be written, for example because the disk is full; the last one stays.
+        """
+        state = {**vars(training), "learned_from": self.learned_from, "config": self.settings}
+        try:
+            with atomic_folder(self.folder) as aside:
+                torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, aside / "state.pt")
+                write_json(aside / "state.json", state)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise ModelError(
+                f"checkpoint {self.folder} cannot be written ({error}); the one before is kept: make room and run again"
+            ) from None
+
+    def resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Training:
+        """Load the last state into ``model`` and ``optimizer`` if there is one, and return the progress.
+
+        Raises:
+            ModelError: it was made with other settings or texts; the differing keys are named.
+        """
+        if not self.folder.is_dir():
+            return Training()
+        saved = json.loads((self.folder / "state.json").read_text())
+        before, now, known = _said(saved["config"]), _said(self.settings), saved.get("learned_from", {})
+        differing = [key for key in {**before, **now} if key not in FREE_KEYS and before.get(key) != now.get(key)]
+        changed = [key for key, found in self.learned_from.items() if known.get(key) != found and key not in differing]
+        if differing := [*differing, *(f"{key} (its content was changed)" for key in changed)]:
+            raise ModelError(
+                f"checkpoint {self.folder} was made with other values of {', '.join(differing)}: "
+                "set them back, choose another `out`, or remove the checkpoint"
+            )
+        state = torch.load(self.folder / "state.pt", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Training(saved["step"], saved["loss"], [(int(step), float(loss)) for step, loss in saved["curve"]])
 
 
 def _said(settings: dict[str, Any]) -> dict[str, Any]:
