@@ -17,7 +17,7 @@ from pydantic import Field
 
 from aftersales.classifiers.blend import choose_lexical_weight
 from aftersales.classifiers.calibrate import Calibration, calibrate, judged, predictions
-from aftersales.classifiers.export import Parity, check_parity, write_graph
+from aftersales.classifiers.export import Parity, Precision, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
 from aftersales.classifiers.floor import Floor, fit_floor
 from aftersales.core.config import Config, load
@@ -32,6 +32,7 @@ from aftersales.evaluation.classification import plain_metric
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
 from aftersales.runtime.decision import decide, rescaled
+from aftersales.runtime.lexical import Lexical
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.settings import InferenceSettings, LabelInfo
 from aftersales.tasks import Task
@@ -50,6 +51,7 @@ class ClassifyConfig(Config):
     data: DataConfig
     fit: FitConfig = FitConfig()
     answer_precision: float = Field(default=0.9, gt=0, le=1)
+    precision: Precision = "float32"  # of the exported graph; int8 takes about half the time
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Learned:
 
     fitted: Fitted
     floor: Floor
+    lexical: Lexical
     lexical_weight: float
     calibration: Calibration
     calibration_alone: Calibration
@@ -126,31 +129,49 @@ def main(config: ClassifyConfig) -> Outcome:
     return outcome
 
 
-def learn(config: ClassifyConfig, data: LabelledData, work: Path) -> Learned:
-    """Fit floor and encoder on the training split; choose everything else on validation."""
+def learn(
+    config: ClassifyConfig, data: LabelledData, work: Path, linear: tuple[Floor, Lexical] | None = None
+) -> Learned:
+    """Fit floor and encoder on the training split; choose everything else on validation.
+
+    Args:
+        config: the recipe.
+        data: the rows.
+        work: folder for checkpoints.
+        linear: what ``linear_models`` gave for the same rows, where it is known already.
+    """
     labels, multi_label = data.task.label_names, data.task.multi_label
     if multi_label and config.fit.label_smoothing:
         raise ConfigError("fit.label_smoothing is for tasks with one label a text; leave it out")
-    train, validation = (
-        ([example.text for example in part], indicator(part, labels)) for part in (data.train, data.validation)
-    )
-    floor = fit_floor(train, validation, multi_label)
+    train, validation = rows_of(data.train, labels), rows_of(data.validation, labels)
+    floor, lexical = linear or linear_models(data)
     fitted = fit(config.fit, train, validation, labels, multi_label, work)
-    alone, lexical = fitted.logits(validation[0]), floor.lexical.scores(validation[0])
+    alone, ngrams = fitted.logits(validation[0]), lexical.scores(validation[0])
     metric = partial(plain_metric, data.task.metric)
-    weight = choose_lexical_weight(alone, lexical, validation[1], multi_label, metric)
+    weight = choose_lexical_weight(alone, ngrams, validation[1], multi_label, metric)
     calibration, calibration_alone = (
         calibrate(logits, validation[1], multi_label, config.answer_precision)
-        for logits in (alone + weight * lexical, alone)
+        for logits in (alone + weight * ngrams, alone)
     )
-    return Learned(fitted, floor, weight, calibration, calibration_alone)
+    return Learned(fitted, floor, lexical, weight, calibration, calibration_alone)
+
+
+def linear_models(data: LabelledData) -> tuple[Floor, Lexical]:
+    """Fit what does not depend on the encoder or a seed: the floor and the lexical half."""
+    labels = data.task.label_names
+    return fit_floor(rows_of(data.train, labels), rows_of(data.validation, labels), data.task.multi_label)
+
+
+def rows_of(part: Sequence[Example], labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Return texts and labels, boolean of shape (rows, labels)."""
+    return [example.text for example in part], indicator(part, labels)
 
 
 def measure(data: LabelledData, learned: Learned) -> Measured:
     """Score the test split with the model, its encoder alone and its floor."""
     multi_label, texts = data.task.multi_label, [example.text for example in data.test]
     alone = learned.fitted.logits(texts)
-    logits = alone + learned.lexical_weight * learned.floor.lexical.scores(texts)
+    logits = alone + learned.lexical_weight * learned.lexical.scores(texts)
     predicted, confidence = _answers(logits, learned.calibration, multi_label)
     below, encoder_alone = learned.floor.predictions(texts), _answers(alone, learned.calibration_alone, multi_label)[0]
     chosen = settings(data, learned)
@@ -168,8 +189,8 @@ def write_model(
     Raises:
         ModelError: the exported model answers otherwise.
     """
-    write_graph(learned.fitted, folder)
-    learned.floor.lexical.write(folder)
+    write_graph(learned.fitted, folder, config.precision)
+    learned.lexical.write(folder)
     settings(data, learned).write(folder)
     write_text(folder / "README.md", classifier_card(data, measured.evaluation, config.fit.encoder, seconds))
     seal(folder, "classifier", data.task.name)

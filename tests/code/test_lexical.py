@@ -15,7 +15,7 @@ GOLD = np.eye(3, dtype=bool)[[0, 1, 2] * 10]
 
 
 def test_scores_are_those_of_scikit_learn():
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False).lexical
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False)[0].lexical
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, lowercase=False)
     features = vectorizer.fit_transform([lexical_form(text) for text in TEXTS])
     wanted = np.stack(
@@ -25,12 +25,12 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_unknown_and_empty_texts_get_the_bias():
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False).lexical
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False)[0].lexical
     assert lexical.scores(["zzz", ""]) == pytest.approx(np.stack([lexical.bias] * 2))
 
 
 def test_the_folder_keeps_every_score(tmp_path):
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), True).lexical
+    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), True)[0].lexical
     lexical.write(tmp_path)
     assert (Lexical.read(tmp_path).scores(TEXTS) == lexical.scores(TEXTS)).all()
     (tmp_path / WEIGHTS).write_bytes(b"x")
@@ -55,3 +55,17 @@ def test_the_weight_follows_what_the_lexical_half_adds():
     assert choose_lexical_weight(noise, good, gold, True, accuracy) >= 6
     perfect = gold * 9.0
     assert choose_lexical_weight(perfect, gold * 1.0, gold, False, accuracy) > 0, "a tie drops neither half"
+
+
+def test_the_lexical_half_is_scaled_by_naive_bayes_where_that_is_better():
+    random = np.random.default_rng(1)
+    sides = np.array(list("天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往")).reshape(2, 10)
+    label = random.integers(0, 2, 700)
+    # Each text has one telling character among many that say nothing: the ratio says which.
+    noise = [chr(0x5000 + int(n)) for n in range(3000)]
+    texts = ["".join([*random.choice(noise, 25), str(random.choice(sides[one]))]) for one in label]
+    gold = np.eye(2, dtype=bool)[label]
+    floor, half = fit_floor((texts[:200], gold[:200]), (texts[200:], gold[200:]), False)
+    plain, scaled = ((one.scores(texts[200:]).argmax(axis=1) == label[200:]).mean() for one in (floor.lexical, half))
+    assert scaled > plain
+    assert half.scores(["天"])[0].argmax() == 0

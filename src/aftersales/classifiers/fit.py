@@ -33,6 +33,11 @@ class FitConfig(Config):
 
     The fresh head learns faster than the encoder: with many labels it would otherwise still be finding out how rare
     each one is when the last epoch is over.
+
+    Attributes:
+        adversarial: length of the step by which the token embeddings are moved against the model before it learns from
+            each batch a second time (Miyato et al. 2017, equation 5, with one step for the whole table); 0 leaves it
+            out, and anything else nearly doubles the time.
     """
 
     encoder: str = EMBEDDED
@@ -44,6 +49,7 @@ class FitConfig(Config):
     warmup: float = Field(default=0.1, ge=0, lt=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    adversarial: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=128, ge=8)
     seed: int = Field(default=1, ge=0, lt=2**32)
 
@@ -59,19 +65,21 @@ class Fitted:
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores of ``texts``, float32 of shape (texts, labels), computed in 32-bit floats."""
         self.model.eval()
-        rows = []
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # texts of like length need little padding
+        scores = np.empty((len(texts), self.model.config.num_labels), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(texts), 64):
+                chosen = order[start : start + 64]
                 batch = self.tokenizer(
-                    [normalise(text) for text in texts[start : start + 64]],
+                    [normalise(texts[row]) for row in chosen],
                     truncation=True,
                     max_length=self.max_tokens,
                     padding=True,
                     return_token_type_ids=False,
                     return_tensors="pt",
                 )
-                rows.append(self.model(**batch.to(self.model.device)).logits.float().cpu().numpy())
-        return np.concatenate(rows)
+                scores[chosen] = self.model(**batch.to(self.model.device)).logits.float().cpu().numpy()
+        return scores
 
 
 def fit(
@@ -102,7 +110,8 @@ def fit(
     model = load_for_classification(config.encoder, labels, multi_label, config.dropout)
     max_tokens = min(config.max_tokens, model.config.max_position_embeddings)
     datasets = [_dataset(tokenizer, *part, multi_label, max_tokens) for part in (train, validation)]
-    trainer = Trainer(
+    trainer = _Trainer(
+        config.adversarial,
         model=model,
         args=_arguments(config, work),
         train_dataset=datasets[0],
@@ -123,6 +132,26 @@ def last_checkpoint(work: Path) -> str | None:
     """Return the newest whole checkpoint; the trainer writes its state last, so one without it was cut short."""
     whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
+class _Trainer(Trainer):  # type: ignore[misc]
+    """Learns from each batch as it is, and again with the embeddings moved to where the loss grows fastest."""
+
+    def __init__(self, adversarial: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.adversarial = adversarial
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, inputs, *more)
+        table = self.accelerator.unwrap_model(model).get_input_embeddings().weight
+        if self.adversarial and table.grad is not None and (length := table.grad.norm()) > 0:
+            step = self.adversarial * table.grad / length
+            with torch.no_grad():
+                table.add_(step)
+            super().training_step(model, inputs, *more)  # its gradient is added to the first
+            with torch.no_grad():
+                table.sub_(step)
+        return loss
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]

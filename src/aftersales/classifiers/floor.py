@@ -1,19 +1,23 @@
-"""The floor: character TF-IDF with a linear support vector machine (Wang and Manning 2012 show how hard it is).
+"""The floor, a linear support vector machine over character TF-IDF, and the lexical half of a classifier beside it.
 
-The same fit is the lexical half of a classifier (``classifiers.blend``), so a fine-tuned encoder has to add to it.
+The lexical half is the floor again, or the same machine over n-grams scaled by what naive Bayes thinks of them (Wang
+and Manning 2012, section 2.3, "NBSVM"), whichever is better on validation. Long opinions gain from the scaling: on
+validation it gave 0.930 for 0.919 on ChnSentiCorp and 0.944 for 0.939 on online_shopping_10_cats. Short questions do
+not. The floor itself stays plain, the one that others report.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import csr_matrix, diags
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
 from aftersales.runtime.lexical import LONGEST, Lexical, lexical_form
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0)
+SCALED_STRENGTHS = (0.1, 0.3, 1.0, 3.0)
 MARGINS = sorted(np.linspace(-1.0, 0.3, 27), key=abs)  # of equally good ones, the nearest to zero
 MAX_NGRAMS = 500_000
 
@@ -26,11 +30,13 @@ class Floor:
         lexical: the linear model.
         margin: decision value above which a label of a multi-label task is given.
         multi_label: any number of labels a text instead of one.
+        f1: micro-F1 on validation.
     """
 
     lexical: Lexical
     margin: float
     multi_label: bool
+    f1: float
 
     def predictions(self, texts: Sequence[str]) -> np.ndarray:
         """Return the labels given, boolean of shape (texts, labels)."""
@@ -39,8 +45,8 @@ class Floor:
 
 def fit_floor(
     train: tuple[Sequence[str], np.ndarray], validation: tuple[Sequence[str], np.ndarray], multi_label: bool
-) -> Floor:
-    """Fit the floor, choosing C (and, for multi-label tasks, the margin) by micro-F1 on validation.
+) -> tuple[Floor, Lexical]:
+    """Fit the floor and the lexical half, choosing C (of many labels also the margin) by micro-F1 on validation.
 
     Args:
         train: texts and their labels, boolean of shape (rows, labels).
@@ -56,34 +62,76 @@ def fit_floor(
         dtype=np.float32,
     )
     features = vectorizer.fit_transform([lexical_form(text) for text in train[0]])
-    target = train[1] if multi_label else train[1].argmax(1)
-    best: tuple[float, Floor] | None = None
-    for strength in STRENGTHS:
-        model = OneVsRestClassifier(LinearSVC(C=strength)).fit(features, target)
-        lexical = _lexical(vectorizer, model, train[1].shape[1])
-        scores = lexical.scores(validation[0])
-        for margin in MARGINS if multi_label else (0.0,):
-            predicted = _decide(scores, multi_label, float(margin))
-            f1 = 2 * (predicted & validation[1]).sum() / max(1, predicted.sum() + validation[1].sum())
-            if best is None or f1 > best[0]:
-                best = (float(f1), Floor(lexical, float(margin), multi_label))
-    assert best is not None
-    return best[1]
+    unseen = vectorizer.transform([lexical_form(text) for text in validation[0]])
+
+    def best(scales: np.ndarray | None, strengths: Sequence[float]) -> Floor:
+        machines = (_weights(features, train[1], scales, strength) for strength in strengths)
+        floors = (_judged(_lexical(vectorizer, one), unseen, validation[1], multi_label) for one in machines)
+        return max(floors, key=lambda floor: floor.f1)
+
+    floor = best(None, STRENGTHS)
+    scaled = best(_naive_bayes(features, train[1]), SCALED_STRENGTHS)
+    if scaled.f1 <= floor.f1:
+        return floor, floor.lexical
+    spread, wanted = (np.std(unseen @ one.lexical.weights.astype(np.float32)) for one in (scaled, floor))
+    return floor, _times(scaled.lexical, wanted / spread)  # one set of weights to choose from for both
 
 
-def _lexical(vectorizer: TfidfVectorizer, model: OneVsRestClassifier, labels: int) -> Lexical:
-    """Take the weights out of scikit-learn's objects; with two labels it keeps one column, the second's."""
-    width = len(vectorizer.vocabulary_)
-    # A label that every row bears leaves nothing to separate: scikit-learn puts a constant there.
-    weights = np.concatenate([getattr(one, "coef_", np.zeros((1, width))) for one in model.estimators_])
-    bias = np.concatenate([getattr(one, "intercept_", np.ones(1)) for one in model.estimators_])
-    if len(weights) == 1 and labels == 2:
-        weights, bias = np.concatenate([-weights, weights]), np.concatenate([-bias, bias])
+def _times(lexical: Lexical, factor: float) -> Lexical:
+    """Return the model with all its scores multiplied."""
+    weights = (lexical.weights.astype(np.float32) * factor).astype(np.float16)
+    return replace(lexical, weights=weights, bias=lexical.bias * np.float32(factor))
+
+
+def _judged(lexical: Lexical, features: csr_matrix, gold: np.ndarray, multi_label: bool) -> Floor:
+    """Return the linear model with its best margin on the rows whose TF-IDF is given."""
+    scores = features @ lexical.weights.astype(np.float32) + lexical.bias
+    found = []
+    for margin in MARGINS if multi_label else (0.0,):
+        given = _decide(scores, multi_label, float(margin))
+        f1 = 2 * (given & gold).sum() / max(1, given.sum() + gold.sum())
+        found.append(Floor(lexical, float(margin), multi_label, float(f1)))
+    return max(found, key=lambda floor: floor.f1)
+
+
+def _naive_bayes(features: csr_matrix, gold: np.ndarray) -> np.ndarray:
+    """Return log-count ratios of shape (labels, n-grams): how much likelier an n-gram is with a label than without."""
+    present = (features > 0).astype(np.float32)
+    with_label = 1.0 + present.T @ gold.astype(np.float32)
+    without = 1.0 + present.T @ (~gold).astype(np.float32)
+    ratios = np.log(with_label / with_label.sum(axis=0)) - np.log(without / without.sum(axis=0))
+    return np.ascontiguousarray(ratios.T, dtype=np.float32)
+
+
+def _weights(
+    features: csr_matrix, gold: np.ndarray, scales: np.ndarray | None, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights of shape (n-grams, labels) and biases of shape (labels,), one machine a label.
+
+    Of two labels that exclude each other one machine separates both. What scaled the n-grams is multiplied into the
+    weights, so that scoring does not know of it.
+    """
+    opposites = gold.shape[1] == 2 and bool((gold[:, 0] ^ gold[:, 1]).all())
+    weights, biases = np.zeros((gold.shape[1], features.shape[1])), np.ones(gold.shape[1])
+    for label in range(1 if opposites else gold.shape[1]):
+        if gold[:, label].all() or not gold[:, label].any():
+            biases[label] = 1.0 if gold[:, label].all() else -1.0  # nothing to separate
+            continue
+        scale = np.ones(features.shape[1], dtype=np.float32) if scales is None else scales[label]
+        model = LinearSVC(C=strength, random_state=0).fit(features @ diags(scale), gold[:, label])
+        weights[label], biases[label] = model.coef_[0] * scale, model.intercept_[0]
+    if opposites:
+        weights[1], biases[1] = -weights[0], -biases[0]
+    return weights.T, biases
+
+
+def _lexical(vectorizer: TfidfVectorizer, weights: tuple[np.ndarray, np.ndarray]) -> Lexical:
+    """Take vocabulary and weights out of scikit-learn's objects."""
     return Lexical(
         vocabulary={str(ngram): int(place) for ngram, place in vectorizer.vocabulary_.items()},
         idf=vectorizer.idf_.astype(np.float32),
-        weights=np.ascontiguousarray(weights.T).astype(np.float16),
-        bias=bias.astype(np.float32),
+        weights=np.ascontiguousarray(weights[0]).astype(np.float16),
+        bias=weights[1].astype(np.float32),
     )
 
 

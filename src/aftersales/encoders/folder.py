@@ -39,6 +39,7 @@ def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokeniz
     torch.nn.init.zeros_(encoder.pooler.dense.bias)
     encoder.config.hidden_dropout_prob = 0.1
     encoder.config.attention_probs_dropout_prob = 0.1
+    tokenizer.backend_tokenizer.no_truncation()  # that of the last call would be saved with it
     with atomic_folder(folder) as aside:
         encoder.cpu().to(torch.float16).save_pretrained(aside)
         tokenizer.save_pretrained(aside)

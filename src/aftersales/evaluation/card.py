@@ -43,8 +43,9 @@ model-index:
 Fine-tuned from the encoder `{encoder}` in {seconds:.0f} seconds. Made for Chinese after-sales messages; not for
 decisions about people, and not for other domains without measuring there.
 
-The model adds up two halves: the encoder (which `AutoModelForSequenceClassification` loads from this folder) and the
-floor's n-gram weights (`lexical.safetensors`), weighted on validation. Score with `aftersales score --model`.
+The model adds up two halves: the encoder (which `AutoModelForSequenceClassification` loads from this folder) and a
+linear model over character n-grams (`lexical.safetensors`), weighted on validation. Score with
+`aftersales score --model`.
 
 Labels: {names}
 
