@@ -19,7 +19,7 @@ from aftersales.classifiers.blend import choose_lexical_weight
 from aftersales.classifiers.calibrate import Calibration, calibrate, judged, predictions
 from aftersales.classifiers.export import Parity, Precision, check_parity, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted, fit
-from aftersales.classifiers.floor import Floor, fit_floor
+from aftersales.classifiers.linear import Linear, fit_linear
 from aftersales.core.config import Config, load
 from aftersales.core.errors import ConfigError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_text
@@ -32,7 +32,6 @@ from aftersales.evaluation.classification import plain_metric
 from aftersales.evaluation.evidence import Evaluation, evaluate, indicator, write_evidence
 from aftersales.runtime.classifier import Classifier, calibrated
 from aftersales.runtime.decision import decide, rescaled
-from aftersales.runtime.lexical import Lexical
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.settings import InferenceSettings, LabelInfo
 from aftersales.tasks import Task
@@ -59,8 +58,7 @@ class Learned:
     """What training and validation give: both halves, their weight, and how scores become decisions."""
 
     fitted: Fitted
-    floor: Floor
-    lexical: Lexical
+    linear: Linear
     lexical_weight: float
     calibration: Calibration
     calibration_alone: Calibration
@@ -73,8 +71,8 @@ class Measured:
     Attributes:
         evaluation: every figure.
         logits: of the trained model, float32 of shape (rows, labels).
-        predicted, below, alone: labels given by the model, by its floor and by its encoder alone, boolean of that
-            shape.
+        predicted, below: labels given by the model and by its floor, boolean of that shape.
+        alone, lexical: likewise by its encoder alone and by its lexical half alone.
         confidence: of the model's answers, shape (rows,).
     """
 
@@ -83,6 +81,7 @@ class Measured:
     predicted: np.ndarray
     below: np.ndarray
     alone: np.ndarray
+    lexical: np.ndarray
     confidence: np.ndarray
 
 
@@ -122,44 +121,42 @@ def main(config: ClassifyConfig) -> Outcome:
         seconds=seconds,
         folder=folder,
         run_id=run_id,
-        parts=f", encoder alone {evaluation.encoder_alone[evaluation.metric]} "
-        f"(lexical weight {learned.lexical_weight:g})",
+        parts=f", encoder alone {evaluation.encoder_alone[evaluation.metric]}, n-grams alone "
+        f"{evaluation.lexical_alone[evaluation.metric]} (weight {learned.lexical_weight:g})",
     )
     print(outcome.report())
     return outcome
 
 
-def learn(
-    config: ClassifyConfig, data: LabelledData, work: Path, linear: tuple[Floor, Lexical] | None = None
-) -> Learned:
+def learn(config: ClassifyConfig, data: LabelledData, work: Path, linear: Linear | None = None) -> Learned:
     """Fit floor and encoder on the training split; choose everything else on validation.
 
     Args:
         config: the recipe.
         data: the rows.
         work: folder for checkpoints.
-        linear: what ``linear_models`` gave for the same rows, where it is known already.
+        linear: what ``learn_linear`` gave for the same rows, where it is known already.
     """
     labels, multi_label = data.task.label_names, data.task.multi_label
     if multi_label and config.fit.label_smoothing:
         raise ConfigError("fit.label_smoothing is for tasks with one label a text; leave it out")
     train, validation = rows_of(data.train, labels), rows_of(data.validation, labels)
-    floor, lexical = linear or linear_models(data)
+    linear = linear or learn_linear(data)
     fitted = fit(config.fit, train, validation, labels, multi_label, work)
-    alone, ngrams = fitted.logits(validation[0]), lexical.scores(validation[0])
+    alone, ngrams = fitted.logits(validation[0]), linear.half.lexical.scores(validation[0])
     metric = partial(plain_metric, data.task.metric)
     weight = choose_lexical_weight(alone, ngrams, validation[1], multi_label, metric)
     calibration, calibration_alone = (
         calibrate(logits, validation[1], multi_label, config.answer_precision)
         for logits in (alone + weight * ngrams, alone)
     )
-    return Learned(fitted, floor, lexical, weight, calibration, calibration_alone)
+    return Learned(fitted, linear, weight, calibration, calibration_alone)
 
 
-def linear_models(data: LabelledData) -> tuple[Floor, Lexical]:
+def learn_linear(data: LabelledData) -> Linear:
     """Fit what does not depend on the encoder or a seed: the floor and the lexical half."""
     labels = data.task.label_names
-    return fit_floor(rows_of(data.train, labels), rows_of(data.validation, labels), data.task.multi_label)
+    return fit_linear(rows_of(data.train, labels), rows_of(data.validation, labels), data.task.multi_label)
 
 
 def rows_of(part: Sequence[Example], labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -171,14 +168,15 @@ def measure(data: LabelledData, learned: Learned) -> Measured:
     """Score the test split with the model, its encoder alone and its floor."""
     multi_label, texts = data.task.multi_label, [example.text for example in data.test]
     alone = learned.fitted.logits(texts)
-    logits = alone + learned.lexical_weight * learned.lexical.scores(texts)
+    logits = alone + learned.lexical_weight * learned.linear.half.lexical.scores(texts)
     predicted, confidence = _answers(logits, learned.calibration, multi_label)
-    below, encoder_alone = learned.floor.predictions(texts), _answers(alone, learned.calibration_alone, multi_label)[0]
+    below, lexical_alone = learned.linear.floor.predictions(texts), learned.linear.half.predictions(texts)
+    encoder_alone, _ = _answers(alone, learned.calibration_alone, multi_label)
     chosen = settings(data, learned)
     probabilities = calibrated(logits, learned.calibration.temperature, multi_label)
     answered = np.array([decide(row, chosen).decision == "answer" for row in probabilities])
-    evaluation = evaluate(data, predicted, below, encoder_alone, confidence, answered)
-    return Measured(evaluation, logits, predicted, below, encoder_alone, confidence)
+    evaluation = evaluate(data, predicted, below, (encoder_alone, lexical_alone), confidence, answered)
+    return Measured(evaluation, logits, predicted, below, encoder_alone, lexical_alone, confidence)
 
 
 def write_model(
@@ -190,9 +188,12 @@ def write_model(
         ModelError: the exported model answers otherwise.
     """
     write_graph(learned.fitted, folder, config.precision)
-    learned.lexical.write(folder)
+    learned.linear.half.lexical.write(folder)
     settings(data, learned).write(folder)
-    write_text(folder / "README.md", classifier_card(data, measured.evaluation, config.fit.encoder, seconds))
+    write_text(
+        folder / "README.md",
+        classifier_card(data, measured.evaluation, (config.fit.encoder, config.precision), seconds),
+    )
     seal(folder, "classifier", data.task.name)
     exported = Classifier.load(folder, threads=2).logits([example.text for example in data.test])
     given, _ = _answers(exported, learned.calibration, data.task.multi_label)
@@ -200,10 +201,10 @@ def write_model(
 
 
 def work_name(config: ClassifyConfig, data: LabelledData) -> str:
-    """Return a name for the checkpoints of exactly this config, data and encoder (its weights, shape and tokenizer)."""
+    """Return a name for the checkpoints of exactly this recipe, data and encoder (its weights, shape and tokenizer)."""
     source = Path(locate(config.fit.encoder))
     files = [sha256_of_file(path) for path in sorted(source.rglob("*")) if path.suffix in ENCODER_FILES]
-    return hashlib.sha256(f"{config}{data.fingerprint}{files}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{config.data}{config.fit}{data.fingerprint}{files}".encode()).hexdigest()[:16]
 
 
 def _answers(logits: np.ndarray, calibration: Calibration, multi_label: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -253,6 +254,7 @@ def describe(
         f"{evaluation.metric}_floor": floor.value,
         f"{evaluation.metric}_over_floor": evaluation.over_floor.value,
         f"{evaluation.metric}_encoder_alone": evaluation.encoder_alone[evaluation.metric].value,
+        f"{evaluation.metric}_lexical_alone": evaluation.lexical_alone[evaluation.metric].value,
         "ece": evaluation.ece,
         "answered_share": evaluation.answered[0],
         "answered_precision": evaluation.answered[1],
@@ -266,7 +268,7 @@ def describe(
     return Logged(
         experiment=data.task.name,
         name=run_name(config.fit.encoder, f"lr{config.fit.learning_rate:g}", f"seed{config.fit.seed}"),
-        params={**fitting, "data": data.fingerprint[:12], "train_rows": len(data.train)},
+        params={**fitting, "data": data.fingerprint[:12], "train_rows": len(data.train), "precision": config.precision},
         metrics=metrics,
         tags={
             "encoder": config.fit.encoder,

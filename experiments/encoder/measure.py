@@ -26,14 +26,16 @@ import torch
 from pydantic import Field, model_validator
 from transformers import AutoConfig, AutoModel
 
-from aftersales.classifiers.export import write_graph
+from aftersales.classifiers.export import Precision, write_graph
 from aftersales.classifiers.fit import FitConfig, Fitted
+from aftersales.classifiers.linear import Linear
 from aftersales.core.config import Config, build, load
 from aftersales.core.errors import AftersalesError, ConfigError, DataError, nearest
 from aftersales.core.files import atomic_folder
 from aftersales.core.paths import load_script, outputs
 from aftersales.corpora.labelled import FOLDS, LabelledData
 from aftersales.corpora.load import DataConfig, load_data
+from aftersales.encoders.architecture import digest
 from aftersales.encoders.load import EMBEDDED, load_for_classification, load_tokenizer, locate
 from aftersales.evaluation.classification import over_seeds
 from aftersales.evaluation.evidence import indicator
@@ -42,7 +44,7 @@ from aftersales.runtime.graph import open_graph
 from aftersales.runtime.settings import GRAPH
 from aftersales.tracking.provenance import provenance
 
-FLOOR, ALONE = "tfidf-linear", "-alone"
+FLOOR, ALONE, LEXICAL = "tfidf-linear", "-alone", "lexical-half"
 CLASSIFY = load_script("training/classify.py")
 LATENCY_TOKENS, LATENCY_RUNS = 32, 300
 
@@ -72,11 +74,23 @@ class MeasuredSet(Config):
 
 
 class MeasureConfig(Config):
-    """What to measure."""
+    """What to measure.
+
+    Attributes:
+        sets: data sets by name.
+        models: name in the table -> encoder.
+        awaited: encoders that are not here; what each wants otherwise than ``fit``.
+        otherwise: likewise for those of ``models``.
+        fit: the recipe of every set, which a set may change.
+        only: sets to measure; all when left out.
+        seeds: trainings of each model on each set.
+        threads: of one training.
+    """
 
     sets: dict[str, MeasuredSet]
     models: dict[str, str]
     awaited: dict[str, dict[str, Any]] = {}
+    otherwise: dict[str, dict[str, Any]] = {}
     fit: dict[str, Any] = {}
     only: list[str] | None = None
     seeds: int = Field(default=5, ge=1)
@@ -88,8 +102,8 @@ class Scored:
     """The test rows of one training (several where folds are pooled).
 
     Attributes:
-        arrays: the labels ``gold`` and those that ``model``, its encoder ``alone`` and ``floor`` give, boolean of shape
-            (rows, labels), and the ``marks`` of each row, joined by blanks.
+        arrays: the labels ``gold`` and those that ``model``, its encoder ``alone``, its ``lexical`` half and ``floor``
+            give, boolean of shape (rows, labels), and the ``marks`` of each row, joined by blanks.
         seconds: of the training; None when it was stopped and went on.
         peak_mb: most memory of the process so far.
         commit: of the code that trained.
@@ -109,12 +123,12 @@ def main(config: MeasureConfig, folder: Path) -> None:
         raise ConfigError(f"only: unknown set {unknown[0]!r}{nearest(unknown[0], list(config.sets))}")
     for name in chosen:
         check(config, name)
-    latency = {name: measure_latency(encoder_of(encoder, 1)) for name, encoder in config.models.items()}
+    facts = {name: facts_of(encoder) for name, encoder in config.models.items()}
     for name in chosen:
         merge_results(folder / "results.json", list(awaited_rows(config, name)))
         for model, encoder in config.models.items():
             runs = [scored(config, name, model, encoder, turn) for turn in range(repetitions(config, name))]
-            found = list(results(config, name, model, runs, latency[model]))
+            found = list(results(config, name, model, runs, facts[model]))
             print("\n".join(f"{row.dataset}/{row.split} {row.model}: {_figure(row)}" for row in found), flush=True)
             report(config, merge_results(folder / "results.json", found), folder / "README.md")
 
@@ -176,9 +190,10 @@ def one_fit(config: MeasureConfig, name: str, model: str, encoder: str, fold: in
 
 
 def fit_config(config: MeasureConfig, name: str, model: str, encoder: str, seed: int) -> FitConfig:
-    """Return the recipe of a set, with what an awaited encoder wants otherwise."""
-    settings = {**config.fit, **config.sets[name].fit, "encoder": encoder, "seed": seed}
-    return build(FitConfig, settings | config.awaited.get(model, {}), f"fit of {name}")
+    """Return the recipe of a set, with what an encoder wants otherwise."""
+    wants = {**config.otherwise, **config.awaited}.get(model, {})
+    settings = {**config.fit, **config.sets[name].fit, "encoder": encoder, "seed": seed, **wants}
+    return build(FitConfig, settings, f"fit of {name}")
 
 
 def data_config(one: MeasuredSet, fold: int | None) -> DataConfig:
@@ -202,8 +217,9 @@ def _loaded(where: str) -> LabelledData:
 
 
 @lru_cache(maxsize=1)
-def _linear(where: str) -> Any:
-    return CLASSIFY.linear_models(_loaded(where))
+def _linear(where: str) -> Linear:
+    linear: Linear = CLASSIFY.learn_linear(_loaded(where))
+    return linear
 
 
 def fingerprint_of(one: MeasuredSet) -> str:
@@ -220,8 +236,9 @@ def metric_of(one: MeasuredSet) -> str:
 
 def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
     """Run the shipped recipe up to its test predictions."""
+    linear = _linear(recipe.data.model_dump_json(exclude_unset=True))
     started, went_on = time.monotonic(), work.is_dir()
-    learned = CLASSIFY.learn(recipe, data, work, _linear(recipe.data.model_dump_json(exclude_unset=True)))
+    learned = CLASSIFY.learn(recipe, data, work, linear)
     seconds = None if went_on else time.monotonic() - started
     measured = CLASSIFY.measure(data, learned)
     shutil.rmtree(work, ignore_errors=True)
@@ -229,6 +246,7 @@ def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
         "gold": indicator(data.test, data.task.label_names),
         "model": measured.predicted,
         "alone": measured.alone,
+        "lexical": measured.lexical,
         "floor": measured.below,
         "marks": np.array([" ".join(example.marks) for example in data.test]),
     }
@@ -236,8 +254,10 @@ def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
     return Scored(arrays, seconds, peak, provenance()["commit"])
 
 
-def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], latency: float) -> Iterator[Result]:
-    """Yield the rows of one model on one set: with its lexical half, without it, and the floor."""
+def results(
+    config: MeasureConfig, name: str, model: str, runs: list[Scored], facts: dict[str, Any]
+) -> Iterator[Result]:
+    """Yield the rows of one model on one set: whole, either half alone, and the floor."""
     one, first = config.sets[name], runs[0]
     metric, data, machine = metric_of(one), fingerprint_of(one), provenance()["machine"]
     times = [run.seconds for run in runs if run.seconds is not None]
@@ -246,9 +266,9 @@ def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], la
     for split, mark in one.splits.items():
         mask = np.array([mark is None or mark in marks.split() for marks in first.arrays["marks"]])
         gold, floors = first.arrays["gold"][mask], [run.arrays["floor"][mask] for run in runs]
-        for kind, field in ((model, "model"), (model + ALONE, "alone"), (FLOOR, "floor")):
+        for kind, field in ((model, "model"), (model + ALONE, "alone"), (LEXICAL, "lexical"), (FLOOR, "floor")):
             figure, over = over_seeds(metric, gold, [run.arrays[field][mask] for run in runs], floors)
-            trained = kind != FLOOR
+            trained = kind not in (FLOOR, LEXICAL)
             yield Result(
                 dataset=one.dataset or name,
                 split=split,
@@ -258,15 +278,15 @@ def results(config: MeasureConfig, name: str, model: str, runs: list[Scored], la
                 ci95=(round(figure.low, 4), round(figure.high, 4)),
                 seeds=len(runs) * (FOLDS if one.folds == "pooled" else 1),
                 floor=round(figure.value - over.value, 4),
-                over_floor=(round(over.low, 4), round(over.high, 4)) if trained else None,
+                over_floor=(round(over.low, 4), round(over.high, 4)) if kind != FLOOR else None,
                 target=one.target.get(split),
                 n_test=len(gold),
                 data_sha256=data,
                 commit=" ".join(sorted({run.commit for run in runs})),
                 seconds=round(statistics.mean(times), 1) if trained and times else None,
-                latency_ms=latency if trained else None,
                 peak_mb=round(max(run.peak_mb for run in runs)),
                 machine=machine,
+                **(facts if trained else {}),
             )
 
 
@@ -297,11 +317,22 @@ def encoder_of(encoder: str, seed: int) -> str:
     return str(folder)
 
 
-def measure_latency(encoder: str) -> float:
-    """Return the median milliseconds of the graph exported in 8 bits, for one text of 32 tokens on one core."""
+def facts_of(encoder: str) -> dict[str, Any]:
+    """Return what is true of an encoder on every set: its weights and its speed."""
+    folder = encoder_of(encoder, 1)
+    model = AutoModel.from_pretrained(folder)
+    return {
+        "model_sha256": None if encoder == "random" else digest(model)[:16],
+        "latency_ms": measure_latency(folder, "float32"),
+        "latency_int8_ms": measure_latency(folder, "int8"),
+    }
+
+
+def measure_latency(encoder: str, precision: Precision) -> float:
+    """Return the median milliseconds of the exported graph for one text of 32 tokens on one core."""
     model = load_for_classification(encoder, ["a", "b"], multi_label=False, dropout=0.0)
     with tempfile.TemporaryDirectory() as folder:
-        write_graph(Fitted(model.eval(), load_tokenizer(encoder), LATENCY_TOKENS), Path(folder), "int8")
+        write_graph(Fitted(model.eval(), load_tokenizer(encoder), LATENCY_TOKENS), Path(folder), precision)
         session = open_graph(Path(folder) / GRAPH, threads=1)
         ids = np.full((1, LATENCY_TOKENS), 100, dtype=np.int64)
         feeds = {node.name: ids if node.name == "input_ids" else np.ones_like(ids) for node in session.get_inputs()}
@@ -341,7 +372,8 @@ def report(config: MeasureConfig, rows: list[Result], readme: Path) -> None:
             "seeds": lambda row: row.seeds or "",
             "test rows": lambda row: row.n_test or "",
             "seconds": lambda row: "" if row.seconds is None else f"{row.seconds:,.0f}",
-            "encoder ms": lambda row: row.latency_ms or "",
+            "ms": lambda row: row.latency_ms or "",
+            "ms int8": lambda row: row.latency_int8_ms or "",
         },
     )
 

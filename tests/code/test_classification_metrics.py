@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from aftersales.classifiers.calibrate import calibrate, fit_confidence, judged, lowest_confidence, predictions
-from aftersales.classifiers.floor import fit_floor
+from aftersales.classifiers.linear import fit_linear
 from aftersales.evaluation.classification import (
     difference,
     expected_calibration_error,
@@ -128,11 +128,19 @@ def test_a_single_label_is_always_given_and_many_may_be_none():
 def test_the_floor_learns_what_words_say(multi_label):
     texts = [f"{word}{i}号" for i in range(20) for word in ("退款没到", "快递很慢", "发票抬头")]
     gold = one_hot([0, 1, 2] * 20, 3)
-    found = fit_floor((texts, gold), (texts[:6], gold[:6]), multi_label)[0].predictions(["退款呢", "快递呢", "发票呢"])
-    assert found.argmax(axis=1).tolist() == [0, 1, 2]
+    linear = fit_linear((texts, gold), (texts[:6], gold[:6]), multi_label)
+    assert linear.floor.predictions(["退款呢", "快递呢", "发票呢"]).argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_a_label_that_all_or_no_texts_bear():
+    texts, gold = ["好极了", "太差了"] * 10, one_hot([0, 1] * 10, 4)
+    gold[:, 3] = True
+    found = fit_linear((texts, gold), (texts, gold), True).floor.predictions(["太差", "随便"])
+    assert found[:, 2].tolist() == [False, False]
+    assert found[:, 3].tolist() == [True, True]
 
 
 def test_the_floor_knows_two_labels():
     texts, gold = ["好极了", "太差了"] * 10, one_hot([0, 1] * 10, 2)
-    found = fit_floor((texts, gold), (texts[:2], gold[:2]), False)[0].predictions(["太差"])
+    found = fit_linear((texts, gold), (texts[:2], gold[:2]), False).floor.predictions(["太差"])
     assert found.tolist() == [[False, True]]

@@ -6,7 +6,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from aftersales.classifiers.blend import choose_lexical_weight
-from aftersales.classifiers.floor import STRENGTHS, fit_floor
+from aftersales.classifiers.linear import STRENGTHS, _naive_bayes, fit_linear
 from aftersales.core.errors import ModelError
 from aftersales.runtime.lexical import VOCABULARY, WEIGHTS, Lexical, lexical_form
 
@@ -15,7 +15,7 @@ GOLD = np.eye(3, dtype=bool)[[0, 1, 2] * 10]
 
 
 def test_scores_are_those_of_scikit_learn():
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False)[0].lexical
+    lexical = fit_linear((TEXTS, GOLD), (TEXTS, GOLD), False).floor.lexical
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, lowercase=False)
     features = vectorizer.fit_transform([lexical_form(text) for text in TEXTS])
     wanted = np.stack(
@@ -25,12 +25,12 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_unknown_and_empty_texts_get_the_bias():
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), False)[0].lexical
+    lexical = fit_linear((TEXTS, GOLD), (TEXTS, GOLD), False).floor.lexical
     assert lexical.scores(["zzz", ""]) == pytest.approx(np.stack([lexical.bias] * 2))
 
 
 def test_the_folder_keeps_every_score(tmp_path):
-    lexical = fit_floor((TEXTS, GOLD), (TEXTS, GOLD), True)[0].lexical
+    lexical = fit_linear((TEXTS, GOLD), (TEXTS, GOLD), True).floor.lexical
     lexical.write(tmp_path)
     assert (Lexical.read(tmp_path).scores(TEXTS) == lexical.scores(TEXTS)).all()
     (tmp_path / WEIGHTS).write_bytes(b"x")
@@ -65,7 +65,21 @@ def test_the_lexical_half_is_scaled_by_naive_bayes_where_that_is_better():
     noise = [chr(0x5000 + int(n)) for n in range(3000)]
     texts = ["".join([*random.choice(noise, 25), str(random.choice(sides[one]))]) for one in label]
     gold = np.eye(2, dtype=bool)[label]
-    floor, half = fit_floor((texts[:200], gold[:200]), (texts[200:], gold[200:]), False)
-    plain, scaled = ((one.scores(texts[200:]).argmax(axis=1) == label[200:]).mean() for one in (floor.lexical, half))
+    linear = fit_linear((texts[:200], gold[:200]), (texts[200:], gold[200:]), False)
+    plain, scaled = (
+        (one.lexical.scores(texts[200:]).argmax(axis=1) == label[200:]).mean() for one in (linear.floor, linear.half)
+    )
     assert scaled > plain
-    assert half.scores(["天"])[0].argmax() == 0
+    assert linear.half.lexical.scores(["天"])[0].argmax() == 0
+    spreads = [one.lexical.scores(texts[200:]).std() for one in (linear.floor, linear.half)]
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.1), "one set of weights fits both"
+    moved = linear.half.times(3.0)
+    assert (moved.predictions(texts[200:]) == linear.half.predictions(texts[200:])).all()
+
+
+def test_scaling_works_for_many_labels_and_for_several_a_text():
+    for multi_label in (False, True):
+        half = fit_linear((TEXTS, GOLD), (TEXTS, GOLD), multi_label).half
+        assert (half.times(5.0).predictions(TEXTS) == half.predictions(TEXTS)).all()
+    ratios = _naive_bayes(TfidfVectorizer(analyzer="char").fit_transform(["甲乙", "甲丙"]), np.eye(2, dtype=bool))
+    assert ratios[0] == pytest.approx([-np.log(2), np.log(2), 0], abs=1e-6)  # of 丙, 乙 and 甲

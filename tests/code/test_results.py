@@ -79,3 +79,11 @@ def test_a_floor_measured_against_itself_differs_by_nothing():
     floors = [predictions(gold, 30, seed) for seed in range(3)]
     _, over = over_seeds("macro_f1", gold, floors, floors)
     assert (over.value, over.low, over.high) == (0, 0, 0)
+
+
+def test_rows_of_a_model_with_other_weights_are_taken_out(tmp_path):
+    path = tmp_path / "results.json"
+    merge_results(path, [row("a", 0.5, model_sha256="old"), row("floor", 0.4)])
+    elsewhere = row("a", 0.6, model_sha256="new").model_copy(update={"dataset": "other"})
+    rows = merge_results(path, [elsewhere])
+    assert sorted((one.dataset, one.model) for one in rows) == [("other", "a"), (row("floor").dataset, "floor")]

@@ -2,17 +2,22 @@
 
 import json
 import shutil
+from collections import Counter
 
 import mlflow
+import onnx
 import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from aftersales.classifiers.export import check_parity
+from aftersales.classifiers.export import check_parity, write_graph
+from aftersales.classifiers.fit import Fitted
 from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ModelError, TrackingError
+from aftersales.encoders.load import load_for_classification, load_tokenizer
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.lexical import Lexical
 from aftersales.runtime.manifest import seal
+from aftersales.runtime.settings import GRAPH
 from aftersales.tracking.gate import GateRefused, promote
 from aftersales.tracking.registry import champion, evidence_of, model_folder_of, need_champion, run_of
 from aftersales.tracking.runs import EVIDENCE, EVIDENCE_DIGEST, digest_of_evidence
@@ -44,6 +49,22 @@ def task(project):
 
 def train(task, tiny_encoder, *overrides):
     return run_recipe(task, (f"fit.encoder={tiny_encoder}", "fit.learning_rate=0.003", "fit.batch_size=8", *overrides))
+
+
+def test_a_graph_in_8_bits_answers_like_the_model(project, task, tiny_encoder):
+    outcome = train(task, tiny_encoder, "fit.epochs=6", "precision=int8")
+    kinds = Counter(node.op_type for node in onnx.load(outcome.folder / GRAPH).graph.node)
+    layers = json.loads((outcome.folder / "config.json").read_text())["num_hidden_layers"]
+    assert kinds["MatMulInteger"] >= 5 * layers
+    assert kinds["MatMul"] == 3 * layers, "scores and mixing of attention, and what comes after the activation"
+    assert "computes in int8" in (outcome.folder / "README.md").read_text()
+
+
+def test_8_bits_are_refused_for_an_encoder_without_a_known_inner_width(tiny_encoder, tmp_path):
+    model = load_for_classification(str(tiny_encoder), ["a", "b"], False, 0.0)
+    model.config.intermediate_size = 7
+    with pytest.raises(ModelError, match="use float32"):
+        write_graph(Fitted(model.eval(), load_tokenizer(str(tiny_encoder)), 16), tmp_path, "int8")
 
 
 def weaken(run_id, column):

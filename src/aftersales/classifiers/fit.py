@@ -36,8 +36,9 @@ class FitConfig(Config):
 
     Attributes:
         adversarial: length of the step by which the token embeddings are moved against the model before it learns from
-            each batch a second time (Miyato et al. 2017, equation 5, with one step for the whole table); 0 leaves it
-            out, and anything else nearly doubles the time.
+            each batch a second time (after Miyato et al. 2017, equation 5, with one step for the whole table, which is
+            not normalised: what is long depends on the encoder's embeddings, and 1 is too long for fresh ones); 0
+            leaves it out, and anything else nearly doubles the time.
     """
 
     encoder: str = EMBEDDED
@@ -52,6 +53,9 @@ class FitConfig(Config):
     adversarial: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=128, ge=8)
     seed: int = Field(default=1, ge=0, lt=2**32)
+
+
+TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,17 @@ class _Trainer(Trainer):  # type: ignore[misc]
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *more: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(model, inputs, *more)
+        if not self.adversarial:
+            return loss
         table = self.accelerator.unwrap_model(model).get_input_embeddings().weight
-        if self.adversarial and table.grad is not None and (length := table.grad.norm()) > 0:
-            step = self.adversarial * table.grad / length
+        kept = table.detach().clone()
+        try:
             with torch.no_grad():
-                table.add_(step)
+                table.add_(table.grad, alpha=self.adversarial / max(float(table.grad.norm()), TINY))
             super().training_step(model, inputs, *more)  # its gradient is added to the first
+        finally:
             with torch.no_grad():
-                table.sub_(step)
+                table.copy_(kept)
         return loss
 
 

@@ -6,9 +6,9 @@ from aftersales.evaluation.evidence import Evaluation
 FEW_ANSWERS = 10  # of so few, the share of right ones says nothing
 
 
-def classifier_card(data: LabelledData, evaluation: Evaluation, encoder: str, seconds: float) -> str:
-    """Return the card of a classifier as Markdown."""
-    task = data.task
+def classifier_card(data: LabelledData, evaluation: Evaluation, made_of: tuple[str, str], seconds: float) -> str:
+    """Return the card of a classifier as Markdown; ``made_of`` names its encoder and the precision of its graph."""
+    (encoder, precision), task = made_of, data.task
     headline = evaluation.headline
     rows = {name: len(examples) for name, examples in data.splits.items()}
     names = ", ".join(f"{label.zh} ({label.name})" if label.zh else label.name for label in task.labels)
@@ -17,13 +17,14 @@ def classifier_card(data: LabelledData, evaluation: Evaluation, encoder: str, se
         for name, values in list(evaluation.slices.items())[:8]
     )
     metrics = "\n".join(
-        f"| {name} | {figure} | {evaluation.encoder_alone[name]} | {evaluation.floor[name]} |"
+        f"| {name} | {figure} | {evaluation.encoder_alone[name]} | {evaluation.lexical_alone[name]} "
+        f"| {evaluation.floor[name]} |"
         for name, figure in evaluation.figures.items()
     )
-    share, precision = evaluation.answered
+    share, right = evaluation.answered
     answered = f"The decision is to answer on {share:.0%} of the rows"
     if share * evaluation.rows >= FEW_ANSWERS:
-        answered += f", and {precision:.1%} of these answers are right"
+        answered += f", and {right:.1%} of these answers are right"
     return f"""---
 language: zh
 library_name: transformers
@@ -45,7 +46,8 @@ decisions about people, and not for other domains without measuring there.
 
 The model adds up two halves: the encoder (which `AutoModelForSequenceClassification` loads from this folder) and a
 linear model over character n-grams (`lexical.safetensors`), weighted on validation. Score with
-`aftersales score --model`.
+`aftersales score --model`. The exported graph computes in {precision}; the figures are those of the trained model, with
+which it was compared on the test rows.
 
 Labels: {names}
 
@@ -54,8 +56,8 @@ Labels: {names}
 Test split, {evaluation.rows} rows, one seed; 95 % bootstrap interval over rows. Floor: character TF-IDF with a linear
 support vector machine on the same rows. Difference to the floor ({evaluation.metric}): {evaluation.over_floor}.
 
-| metric | model | its encoder alone | floor |
-|---|---|---|---|
+| metric | model | its encoder alone | its n-grams alone | floor |
+|---|---|---|---|---|
 {metrics}
 
 Expected calibration error {evaluation.ece:.3f}. {answered}.

@@ -45,7 +45,7 @@ class Evaluation:
         metric: the headline metric, by which models are chosen.
         figures: every metric with its interval.
         floor: likewise for the TF-IDF floor.
-        encoder_alone: likewise for the model without its lexical half.
+        encoder_alone, lexical_alone: likewise for either half of the model without the other.
         over_floor: headline difference to the floor, paired on rows.
         ece: expected calibration error of the confidence.
         answered: share of rows with the decision to answer, and share of right answers among them.
@@ -56,6 +56,7 @@ class Evaluation:
     figures: dict[str, Figure]
     floor: dict[str, Figure]
     encoder_alone: dict[str, Figure]
+    lexical_alone: dict[str, Figure]
     over_floor: Difference
     ece: float
     answered: tuple[float, float]
@@ -72,7 +73,7 @@ def evaluate(
     data: LabelledData,
     predicted: np.ndarray,
     floor: np.ndarray,
-    encoder_alone: np.ndarray,
+    halves: tuple[np.ndarray, np.ndarray],
     confidence: np.ndarray,
     answered: np.ndarray,
 ) -> Evaluation:
@@ -82,7 +83,7 @@ def evaluate(
         data: the task with its splits.
         predicted: labels given by the model, boolean of shape (test rows, labels).
         floor: labels given by the floor, likewise.
-        encoder_alone: labels given by the model without its lexical half, likewise.
+        halves: labels given by the encoder alone and by the lexical half alone, likewise.
         confidence: of the model's answers, shape (test rows,).
         answered: rows with the decision to answer, boolean of shape (test rows,).
     """
@@ -93,7 +94,8 @@ def evaluate(
         rows=len(gold),
         figures=figures(gold, predicted),
         floor=figures(gold, floor),
-        encoder_alone=figures(gold, encoder_alone),
+        encoder_alone=figures(gold, halves[0]),
+        lexical_alone=figures(gold, halves[1]),
         over_floor=difference(data.task.metric, gold, predicted, floor),
         ece=expected_calibration_error(confidence, right),
         answered=(float(answered.mean()), float(right[answered].mean()) if answered.any() else 0.0),

@@ -28,9 +28,11 @@ class Result(BaseModel):
         target: what was hoped for.
         n_test: test rows.
         data_sha256: fingerprint of all splits.
+        model_sha256: of the weights that the model started from, where there are such.
         commit: of the code.
         seconds: of one training, the mean over seeds; None when it was stopped and went on.
-        latency_ms: median of the exported encoder for one text of 32 tokens on one core.
+        latency_ms, latency_int8_ms: median of the exported encoder for one text of 32 tokens on one core, in 32 and in
+            8 bits.
         peak_mb: most memory the measuring process had held by then.
         machine: processor and cores.
         command: what fills this row.
@@ -50,9 +52,11 @@ class Result(BaseModel):
     target: float | None = None
     n_test: int | None = None
     data_sha256: str | None = None
+    model_sha256: str | None = None
     commit: str | None = None
     seconds: float | None = None
     latency_ms: float | None = None
+    latency_int8_ms: float | None = None
     peak_mb: float | None = None
     machine: str | None = None
     command: str | None = None
@@ -86,12 +90,15 @@ def read_results(path: Path) -> list[Result]:
 def merge_results(path: Path, found: Sequence[Result]) -> list[Result]:
     """Put ``found`` into the file at ``path`` in place of rows with the same key, and return all rows.
 
-    Rows that were measured on other data of the same set and split are taken out: they can no longer be compared.
+    Rows that were measured on other data of the same set and split, or of a model of that name with other weights, are
+    taken out: they can no longer be compared.
     """
     known = {row.key: row for row in read_results(path)}
     data = {(row.dataset, row.split): row.data_sha256 for row in found if row.data_sha256}
+    models = {row.model: row.model_sha256 for row in found if row.model_sha256}
     for key, row in list(known.items()):
-        if row.data_sha256 and row.data_sha256 != data.get(key[:2], row.data_sha256):
+        other_data = row.data_sha256 and row.data_sha256 != data.get(key[:2], row.data_sha256)
+        if other_data or row.model_sha256 != models.get(row.model, row.model_sha256):
             del known[key]
     for row in found:
         known[row.key] = row.better_of(known.get(row.key, row))

@@ -2,7 +2,7 @@
 
 Dense and sparse features see different things: the encoder generalises over wordings, the n-grams remember exact ones
 (as in DIET, Bunk et al. 2020, section 3). On a thousand rows the sparse half alone is hard to beat;
-``classifiers.floor`` fits it.
+``classifiers.linear`` fits it.
 """
 
 import json

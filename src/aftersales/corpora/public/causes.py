@@ -18,7 +18,7 @@ SENTIMENTS = {"0": "neutral", "1": "positive", "2": "negative"}
 
 
 def jd_laptop_fine(folder: Path) -> LabelledData:
-    """35 causes."""
+    """36 causes, one of which the training part lacks."""
     return _clauses(folder, "fine", "manually_labeled_data_class2.txt", "class_test_data.txt", None)
 
 
@@ -49,7 +49,8 @@ def _clauses(folder: Path, level: str, train: str, test: str, renamed: dict[str,
     learned, validation = [*learned, *rare], [example for example in validation if example not in rare]
     seen = {key(example.text) for example in known}
     unseen = list({key(example.text): example for example in tested if key(example.text) not in seen}.values())
-    names = sorted({label for example in known for label in example.labels})
+    # One published test label has no training row: it stays, and no model can get it right.
+    names = sorted({label for example in (*known, *unseen) for label in example.labels})
     task = Task(
         name=f"jd_laptop_{level}",
         title=Title(en=f"Laptop review, {level}", zh="笔记本评论"),

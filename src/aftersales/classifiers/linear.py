@@ -1,13 +1,13 @@
-"""The floor, a linear support vector machine over character TF-IDF, and the lexical half of a classifier beside it.
+"""Linear support vector machines over character TF-IDF: the floor, and the lexical half of a classifier.
 
 The lexical half is the floor again, or the same machine over n-grams scaled by what naive Bayes thinks of them (Wang
-and Manning 2012, section 2.3, "NBSVM"), whichever is better on validation. Long opinions gain from the scaling: on
-validation it gave 0.930 for 0.919 on ChnSentiCorp and 0.944 for 0.939 on online_shopping_10_cats. Short questions do
-not. The floor itself stays plain, the one that others report.
+and Manning 2012, section 2.3, "NBSVM"), whichever is better on validation; long opinions gain from the scaling, short
+questions do not. The floor itself stays plain, the one that others report.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from scipy.sparse import csr_matrix, diags
@@ -20,14 +20,15 @@ STRENGTHS = (0.25, 0.5, 1.0, 2.0)
 SCALED_STRENGTHS = (0.1, 0.3, 1.0, 3.0)
 MARGINS = sorted(np.linspace(-1.0, 0.3, 27), key=abs)  # of equally good ones, the nearest to zero
 MAX_NGRAMS = 500_000
+ALWAYS = 9.0  # beyond every decision value
 
 
 @dataclass(frozen=True)
-class Floor:
-    """The fitted floor.
+class LinearModel:
+    """One fitted model.
 
     Attributes:
-        lexical: the linear model.
+        lexical: n-grams and their weights.
         margin: decision value above which a label of a multi-label task is given.
         multi_label: any number of labels a text instead of one.
         f1: micro-F1 on validation.
@@ -42,11 +43,30 @@ class Floor:
         """Return the labels given, boolean of shape (texts, labels)."""
         return _decide(self.lexical.scores(texts), self.multi_label, self.margin)
 
+    def times(self, factor: float) -> Self:
+        """Return the model that gives the same labels with all its scores multiplied."""
+        weights = (self.lexical.weights.astype(np.float32) * factor).astype(np.float16)
+        lexical = replace(self.lexical, weights=weights, bias=self.lexical.bias * np.float32(factor))
+        return replace(self, lexical=lexical, margin=self.margin * factor)
 
-def fit_floor(
+
+@dataclass(frozen=True)
+class Linear:
+    """What is learned without an encoder.
+
+    Attributes:
+        floor: what every classifier is measured against.
+        half: what is added to the encoder; the floor itself, or the better one scaled by naive Bayes.
+    """
+
+    floor: LinearModel
+    half: LinearModel
+
+
+def fit_linear(
     train: tuple[Sequence[str], np.ndarray], validation: tuple[Sequence[str], np.ndarray], multi_label: bool
-) -> tuple[Floor, Lexical]:
-    """Fit the floor and the lexical half, choosing C (of many labels also the margin) by micro-F1 on validation.
+) -> Linear:
+    """Fit floor and lexical half, choosing C (of many labels also the margin) by micro-F1 on validation.
 
     Args:
         train: texts and their labels, boolean of shape (rows, labels).
@@ -64,34 +84,33 @@ def fit_floor(
     features = vectorizer.fit_transform([lexical_form(text) for text in train[0]])
     unseen = vectorizer.transform([lexical_form(text) for text in validation[0]])
 
-    def best(scales: np.ndarray | None, strengths: Sequence[float]) -> Floor:
+    def best(scales: np.ndarray | None, strengths: Sequence[float]) -> LinearModel:
         machines = (_weights(features, train[1], scales, strength) for strength in strengths)
-        floors = (_judged(_lexical(vectorizer, one), unseen, validation[1], multi_label) for one in machines)
-        return max(floors, key=lambda floor: floor.f1)
+        models = (_with_margin(_lexical(vectorizer, one), unseen, validation[1], multi_label) for one in machines)
+        return max(models, key=lambda model: model.f1)
 
     floor = best(None, STRENGTHS)
     scaled = best(_naive_bayes(features, train[1]), SCALED_STRENGTHS)
     if scaled.f1 <= floor.f1:
-        return floor, floor.lexical
-    spread, wanted = (np.std(unseen @ one.lexical.weights.astype(np.float32)) for one in (scaled, floor))
-    return floor, _times(scaled.lexical, wanted / spread)  # one set of weights to choose from for both
+        return Linear(floor, floor)
+    spread, wanted = (float(np.std(_scores(one.lexical, unseen))) for one in (scaled, floor))
+    # As wide as the floor's scores, so that the weights to choose from beside an encoder fit both.
+    return Linear(floor, scaled.times(wanted / spread) if wanted and spread else scaled)
 
 
-def _times(lexical: Lexical, factor: float) -> Lexical:
-    """Return the model with all its scores multiplied."""
-    weights = (lexical.weights.astype(np.float32) * factor).astype(np.float16)
-    return replace(lexical, weights=weights, bias=lexical.bias * np.float32(factor))
+def _scores(lexical: Lexical, features: csr_matrix) -> np.ndarray:
+    return np.asarray(features @ lexical.weights.astype(np.float32) + lexical.bias)
 
 
-def _judged(lexical: Lexical, features: csr_matrix, gold: np.ndarray, multi_label: bool) -> Floor:
+def _with_margin(lexical: Lexical, features: csr_matrix, gold: np.ndarray, multi_label: bool) -> LinearModel:
     """Return the linear model with its best margin on the rows whose TF-IDF is given."""
-    scores = features @ lexical.weights.astype(np.float32) + lexical.bias
+    scores = _scores(lexical, features)
     found = []
     for margin in MARGINS if multi_label else (0.0,):
         given = _decide(scores, multi_label, float(margin))
         f1 = 2 * (given & gold).sum() / max(1, given.sum() + gold.sum())
-        found.append(Floor(lexical, float(margin), multi_label, float(f1)))
-    return max(found, key=lambda floor: floor.f1)
+        found.append(LinearModel(lexical, float(margin), multi_label, float(f1)))
+    return max(found, key=lambda model: model.f1)
 
 
 def _naive_bayes(features: csr_matrix, gold: np.ndarray) -> np.ndarray:
@@ -115,7 +134,7 @@ def _weights(
     weights, biases = np.zeros((gold.shape[1], features.shape[1])), np.ones(gold.shape[1])
     for label in range(1 if opposites else gold.shape[1]):
         if gold[:, label].all() or not gold[:, label].any():
-            biases[label] = 1.0 if gold[:, label].all() else -1.0  # nothing to separate
+            biases[label] = ALWAYS if gold[:, label].all() else -ALWAYS  # nothing to separate
             continue
         scale = np.ones(features.shape[1], dtype=np.float32) if scales is None else scales[label]
         model = LinearSVC(C=strength, random_state=0).fit(features @ diags(scale), gold[:, label])
