@@ -170,19 +170,19 @@ def main(config: PretrainConfig) -> None:
             f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
         )
     figures = {"tokens_per_second": speed, "model_flops_utilisation": used / peak}
-    finish(config, model, (tokenizer, store, earlier), training, figures, time.monotonic() - started)
+    finish(config, model, (tokenizer, store, earlier, sources), training, figures, time.monotonic() - started)
 
 
 def finish(
     config: PretrainConfig,
     model: Objective,
-    source: tuple[PreTrainedTokenizerFast, TokenStore, dict[str, Any] | None],
+    source: tuple[PreTrainedTokenizerFast, TokenStore, dict[str, Any] | None, dict[str, str]],
     training: Training,
     figures: dict[str, float],
     seconds: float,
 ) -> None:
     """Measure the held-out loss, write the encoder folder and log the run."""
-    (tokenizer, store, earlier), folder = source, project_root() / config.out / "encoder"
+    (tokenizer, store, earlier, learned), folder = source, project_root() / config.out / "encoder"
     loss = held_out_loss(model, config, tokenizer, store)
     made: dict[str, Any] = {
         "held_out_loss": round(loss, 4),
@@ -190,6 +190,7 @@ def finish(
         "corpus": {shown(source): weight for source, weight in config.corpus.sources.items()},
         "corpus_lines": store.counts,
         "corpus_fingerprint": store.fingerprint,
+        "learned_from": learned,
         "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
     }
     if earlier:

@@ -291,7 +291,7 @@ def test_labels_are_learned_beside_the_text_and_guarded_texts_are_not(corpus, pu
     printed = capsys.readouterr().out
     assert "labelled: xmxoxo_phone 29" in printed and " 11 guarded" in printed
     card = (corpus / "outputs/tiny/encoder/README.md").read_text()
-    assert "labels of the public sets xmxoxo_phone" in card and "texts of chnsenticorp were left out" in card
+    assert "training rows of xmxoxo_phone with their labels" in card and "texts of chnsenticorp were left out" in card
     free = load_labelled(["xmxoxo_phone"], set(), load_tokenizer(str(tiny_encoder)), 32)
     assert len(free[0].ids) == 30
 

@@ -54,25 +54,8 @@ def _stages(made: dict[str, Any]) -> list[dict[str, Any]]:
 
 def card(made: dict[str, Any], parameters: int) -> str:
     """Return the card of an encoder as Markdown."""
-    config = made["config"]
-    shape, corpus = config["architecture"], ", ".join(f"{n} (x {w:g})" for n, w in made["corpus"].items())
-    counts: Counter[str] = Counter()
-    for one in made["corpus_lines"].values():
-        counts.update(one)
-    lines = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    words = " of whole words" if config["whole_words"] else ""
-    before = ""
-    stages = _stages(made)
-    if len(stages) > 1:
-        seen = sum(one.get("tokens_seen", 0) for one in stages) / 1e6
-        before = f"\nIt went on from another encoder, {seen:.1f} M tokens in all; see `started_from` in that file.\n"
-    for one in stages:
-        if labelled := one.get("config", {}).get("labelled"):
-            before += f"\nBeside the text it learned the labels of the public sets {', '.join(labelled['sets'])}.\n"
-    guarded = ", ".join(config.get("guarded") or [])
-    kept_out = (
-        f"Validation and test texts of {guarded} were left out." if guarded else "No text was left out by a list."
-    )
+    shape = made["config"]["architecture"]
+    stages = "\n".join(f"{number}. {_told(one)}" for number, one in enumerate(reversed(_stages(made)), 1))
     return f"""---
 language: zh
 library_name: transformers
@@ -85,14 +68,38 @@ BERT with {shape["layers"]} layers x {shape["hidden"]}, {shape["heads"]} heads, 
 {parameters / 1e6:.1f} M parameters in 16 bits. Tokens are single Chinese characters, digits, punctuation and emoji, and
 word pieces of Latin letters (`aftersales.encoders.tokenizer`).
 
-Made by `training/pretrain.py`: {OBJECTIVE_NAMES[config["objective"]]}{words},
-and a bag-of-words loss that trains [CLS] from step {config["bag_of_words_from"]:,} on; {config["steps"]:,} steps of
-{config["batch_size"]} x {config["sequence_length"]} tokens, {made["tokens_seen"] / 1e6:.1f} M tokens in all; loss on
-held-out text {made["held_out_loss"]:.3f} nats. All settings: `pretraining.json`.
-{before}
-Corpus, by how often each file is drawn: {corpus}. Lines: {lines}; fingerprint `{made["corpus_fingerprint"][:16]}`.
-{kept_out}
-Figures on other sets whose texts stand in the corpus are of an encoder that has read them, though not their labels.
+Made by `training/pretrain.py`; all settings are in `pretraining.json`.
+
+{stages}
+
+What a stage did not leave out it has read: figures on sets whose texts stand in its corpus are of an encoder that knows
+them.
 
 For fine-tuning on short Chinese texts of customers. It has seen little text for its size; measure beside a floor.
 """
+
+
+def _told(stage: dict[str, Any]) -> str:
+    """Say in one paragraph how an encoder went through a stage."""
+    if "config" not in stage:
+        return f"The encoder `{stage['encoder']}`."
+    config, counts = stage["config"], Counter[str]()
+    for one in stage.get("corpus_lines", {}).values():
+        counts.update(one)
+    words = " of whole words" if config.get("whole_words") else ""
+    bag = f", and a bag-of-words loss that trains [CLS] from step {config['bag_of_words_from']:,} on"
+    files = ", ".join(f"{name} (x {weight:g})" for name, weight in stage["corpus"].items())
+    lines = f" Lines: {', '.join(f'{count:,} {what}' for what, count in counts.items())}." if counts else ""
+    sets, guarded = (config.get("labelled") or {}).get("sets", {}), config.get("guarded") or []
+    labelled = f" Beside the text it learned the training rows of {', '.join(sets)} with their labels." if sets else ""
+    kept_out = (
+        f"Validation and test texts of {', '.join(guarded)} were left out." if guarded else "No list left texts out."
+    )
+    objective = OBJECTIVE_NAMES[config.get("objective", "mlm")].capitalize()
+    learned = objective + words + (bag if config["bag_of_words"] else "")
+    return (
+        f"{learned}; {config['steps']:,} steps of {config['batch_size']} x {config['sequence_length']} tokens, "
+        f"{stage['tokens_seen'] / 1e6:.1f} M tokens; loss on held-out text {stage['held_out_loss']:.3f} nats. "
+        f"Files by how often each is drawn: {files}; fingerprint `{stage['corpus_fingerprint'][:16]}`."
+        f"{lines}{labelled} {kept_out}"
+    )
