@@ -37,7 +37,8 @@ def test_rows_for_model_encoder_alone_floor_and_those_not_measured_yet(experimen
     config = load(experiment.MeasureConfig, project / "config.yaml")
     experiment.main(config, project)
     rows = {(one["model"], one["split"]): one for one in json.loads((project / "results.json").read_text())}
-    assert {model for model, _ in rows} == {"tiny", "tiny-alone", "tfidf-linear", "big/encoder"}
+    assert {model for model, _ in rows} == {"tiny", "tiny-alone", "lexical-half", "tfidf-linear", "big/encoder"}
+    assert rows["lexical-half", "test"]["value"] > rows["tiny-alone", "test"]["value"]
     assert {split for _, split in rows} == {"test", "test-sarcasm"}
     tiny = rows["tiny", "test"]
     assert tiny["seeds"] == 2
@@ -52,7 +53,7 @@ def test_rows_for_model_encoder_alone_floor_and_those_not_measured_yet(experimen
 
 def figures_of(project):
     rows = json.loads((project / "results.json").read_text())
-    return [{key: value for key, value in row.items() if key != "latency_ms"} for row in rows]
+    return [{key: value for key, value in row.items() if not key.startswith("latency")} for row in rows]
 
 
 def test_a_stopped_measurement_goes_on_and_another_recipe_is_measured_anew(experiment, project, monkeypatch, capsys):
