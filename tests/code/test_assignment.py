@@ -51,14 +51,14 @@ def test_shares_are_the_weights_whatever_their_order():
 
 
 @pytest.mark.parametrize("other", [{"name": "banner"}, {"salt": "2"}])
-def test_experiments_and_salts_deal_independently(other):
+def test_experiments_and_salts_assign_independently(other):
     one, two = assigned(experiment(a=0.5, b=0.3, c=0.2)), assigned(experiment(a=0.5, b=0.3, c=0.2, **other))
     table = Counter(zip(one, two, strict=True))
     observed = [[table[row, column] for column in "abc"] for row in "abc"]
     assert stats.chi2_contingency(observed).pvalue > 0.001
 
 
-def test_traffic_and_variant_are_dealt_independently():
+def test_traffic_and_variant_are_assigned_independently():
     whole, half = assigned(experiment(a=0.5, b=0.5)), assigned(experiment(a=0.5, b=0.5, traffic=0.5))
     table = Counter((variant, inside is not None) for variant, inside in zip(whole, half, strict=True))
     observed = [[table[variant, inside] for inside in (True, False)] for variant in "ab"]

@@ -40,7 +40,7 @@ class Experiment(Config):
 
     Attributes:
         name: unique among the experiments; a part of the hash.
-        salt: the other part; a new salt deals all users anew.
+        salt: the other part; a new salt assigns all users anew.
         control: name of the variant that the others are compared with.
         traffic: share of all users who take part; the others get what control gets and are not read. Raising it adds
             users and moves none, and keeps the ratio of the variants, so it is the safe way to ramp up.
@@ -71,7 +71,7 @@ class Experiment(Config):
 
 
 class Experiments(Config):
-    """All experiments of a service; each deals its users independently of the others."""
+    """All experiments of a service; each assigns its users independently of the others."""
 
     experiments: list[Experiment] = Field(min_length=1)
 
@@ -97,7 +97,7 @@ class Experiments(Config):
 
 
 class Assigner:
-    """Deals users to the variants of one experiment; made once, then asked at every request, from any thread."""
+    """Assigns users to the variants of one experiment; made once, then asked at every request, from any thread."""
 
     def __init__(self, experiment: Experiment) -> None:
         def stream(*parts: str) -> hashlib.blake2b:
