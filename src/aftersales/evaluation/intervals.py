@@ -28,3 +28,24 @@ def bootstrap_interval(
     means = [values[random.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resampled_means(rows: NDArray[np.floating], seed: int = 0, resamples: int = 1000) -> NDArray[np.float64]:
+    """Return the column means of bootstrap samples of the rows, for intervals of functions of means such as ratios.
+
+    Args:
+        rows: what is drawn as a whole, one user or text a row, shape (n, k).
+        seed: of the resampling.
+        resamples: how often n rows are drawn anew.
+
+    Returns:
+        Shape (resamples, k).
+
+    Raises:
+        DataError: there is no row.
+    """
+    if not len(rows):
+        raise DataError("an interval needs at least one row; the table is empty")
+    random = np.random.default_rng(seed)
+    n = len(rows)
+    return np.stack([np.bincount(random.integers(0, n, n), minlength=n) @ rows / n for _ in range(resamples)])
