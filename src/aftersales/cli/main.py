@@ -6,7 +6,7 @@ import sys
 import click
 
 from aftersales import __version__
-from aftersales.cli import data, service, training
+from aftersales.cli import ab, data, service, training
 from aftersales.core.errors import AftersalesError
 
 # Set before any library is imported: nothing we ship reports to anybody.
@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (*training.COMMANDS, *service.COMMANDS, *data.COMMANDS):
+for command in (*training.COMMANDS, *service.COMMANDS, *data.COMMANDS, *ab.COMMANDS):
     cli.add_command(command)
 
 
