@@ -45,6 +45,7 @@ from aftersales.runtime.settings import GRAPH
 from aftersales.tracking.provenance import provenance
 
 FLOOR, ALONE, LEXICAL = "tfidf-linear", "-alone", "lexical-half"
+RANDOM = "random"
 CLASSIFY = load_script("training/classify.py")
 LATENCY_TOKENS, LATENCY_RUNS = 32, 300
 
@@ -237,6 +238,7 @@ def metric_of(one: MeasuredSet) -> str:
 def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
     """Run the shipped recipe up to its test predictions."""
     linear = _linear(recipe.data.model_dump_json(exclude_unset=True))
+    commit = provenance()["commit"]  # before the hours in which somebody may commit
     started, went_on = time.monotonic(), work.is_dir()
     learned = CLASSIFY.learn(recipe, data, work, linear)
     seconds = None if went_on else time.monotonic() - started
@@ -251,7 +253,7 @@ def train(recipe: Any, data: LabelledData, work: Path) -> Scored:
         "marks": np.array([" ".join(example.marks) for example in data.test]),
     }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Scored(arrays, seconds, peak, provenance()["commit"])
+    return Scored(arrays, seconds, peak, commit)
 
 
 def results(
@@ -279,7 +281,7 @@ def results(
                 seeds=len(runs) * (FOLDS if one.folds == "pooled" else 1),
                 floor=round(figure.value - over.value, 4),
                 over_floor=(round(over.low, 4), round(over.high, 4)) if kind != FLOOR else None,
-                target=one.target.get(split),
+                target=one.target.get(split) if kind == model and config.models[model] != RANDOM else None,
                 n_test=len(gold),
                 data_sha256=data,
                 commit=" ".join(sorted({run.commit for run in runs})),
@@ -304,7 +306,7 @@ def awaited_rows(config: MeasureConfig, name: str) -> Iterator[Result]:
 
 def encoder_of(encoder: str, seed: int) -> str:
     """Return where an encoder lies; ``random`` is the embedded one's shape and tokenizer with fresh weights."""
-    if encoder != "random":
+    if encoder != RANDOM:
         return locate(encoder)
     source = Path(locate(EMBEDDED))
     shape = sha256((source / "config.json").read_bytes() + (source / "tokenizer.json").read_bytes()).hexdigest()[:8]
@@ -322,7 +324,7 @@ def facts_of(encoder: str) -> dict[str, Any]:
     folder = encoder_of(encoder, 1)
     model = AutoModel.from_pretrained(folder)
     return {
-        "model_sha256": None if encoder == "random" else digest(model)[:16],
+        "model_sha256": None if encoder == RANDOM else digest(model)[:16],
         "latency_ms": measure_latency(folder, "float32"),
         "latency_int8_ms": measure_latency(folder, "int8"),
     }
@@ -385,7 +387,7 @@ def _figure(row: Result) -> str:
 
 
 def _target(row: Result) -> str:
-    if row.target is None or row.value is None or row.model == FLOOR:
+    if row.target is None or row.value is None:
         return ""
     return f"{row.target:.3f} {'reached' if row.value >= row.target else 'missed'}"
 

@@ -265,3 +265,24 @@ def test_turns_of_a_dialogue_stand_behind_the_customers_two_turns_before(tmp_pat
     texts = {example.text for part in data.splits.values() for example in part}
     assert "发票呢｜7号退｜好的7" in texts and "您好" not in "".join(texts)
     assert data.task.label_names == ["发票", "退款"]
+
+
+def test_published_dev_rows_of_chnsenticorp_that_stand_elsewhere_choose_nothing(tmp_path, monkeypatch):
+    folder = tmp_path / "ChnSentiCorp"
+    folder.mkdir()
+    parts = {
+        "train": ["1\t房间很干净", "0\t隔音太差"],
+        "dev": ["1\t房间很干净！", "0\t早餐难吃", "1\t位置不错"],
+        "test": ["0\t隔音太差", "1\t位置不错", "0\t空调不制冷"],
+    }
+    for part, rows in parts.items():
+        (folder / f"{part}.tsv").write_text("\n".join(["label\ttext_a", *rows]), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(tmp_path))
+    data = load_public("chnsenticorp")
+    assert [example.text for example in data.validation] == ["早餐难吃"]
+    assert [(example.text, example.marks) for example in data.test] == [
+        ("隔音太差", ()),
+        ("位置不错", ("unseen",)),
+        ("空调不制冷", ("unseen",)),
+    ]
+    assert data.notes == ["2 validation rows stand in train or test and were left out"]

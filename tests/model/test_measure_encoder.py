@@ -45,6 +45,7 @@ def test_rows_for_model_encoder_alone_floor_and_those_not_measured_yet(experimen
     assert tiny["ci95"][0] <= tiny["value"] <= tiny["ci95"][1]
     assert tiny["floor"] == rows["tfidf-linear", "test"]["value"]
     assert tiny["latency_ms"] > 0
+    assert "target" in tiny and "target" not in rows["tiny-alone", "test"]  # it was set for the whole classifier
     assert rows["tiny", "test-sarcasm"]["n_test"] < tiny["n_test"]
     table = (project / "README.md").read_text()
     assert "0.200 reached" in table
@@ -122,3 +123,11 @@ def test_the_shipped_configs_are_valid(name):
         assert script.data_config(config.sets[one], script.first_fold(config.sets[one]))
         for model in (*config.models, *config.awaited):
             assert script.fit_config(config, one, model, "embedded", seed=1)
+
+
+@pytest.mark.parametrize("task", ["intent", "sentiment", "complaint_cause"])
+def test_shipped_tasks_are_measured_with_their_own_recipe(task):
+    script = load_script("experiments/encoder/measure.py")
+    config = load(script.MeasureConfig, ROOT / "experiments/encoder/config.yaml")
+    shipped = load(script.CLASSIFY.ClassifyConfig, ROOT / f"configs/{task}.yaml").fit
+    assert script.fit_config(config, task, "embedded", "embedded", seed=shipped.seed) == shipped
