@@ -1,8 +1,11 @@
 """The normal form of a text, and files that are whole or not there."""
 
+from pathlib import Path
+
 import pytest
 
-from aftersales.core.files import atomic_folder, write_text
+from aftersales.core.errors import StorageError
+from aftersales.core.files import atomic_folder, recover, write_text
 from aftersales.text.normalise import key, normalise
 
 
@@ -41,6 +44,38 @@ def test_a_failed_folder_leaves_the_old_one_and_no_trace(tmp_path):
     with atomic_folder(target) as aside:
         (aside / "b").write_text("newer")
     assert [path.name for path in target.iterdir()] == ["b"]
+
+
+def test_a_folder_whose_replacement_was_killed_comes_back(tmp_path, monkeypatch):
+    target, rename = tmp_path / "model", Path.rename
+    with atomic_folder(target) as aside:
+        (aside / "a").write_text("old")
+
+    def killed(path, to):
+        if to == target:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", killed)
+        with atomic_folder(target):
+            pass
+    assert not target.exists()
+    (tmp_path / ".model.abcdefgh").mkdir()  # what a kill leaves before the replacement
+    for other in (".model.v2.abcdefgh", ".model.backup"):
+        (tmp_path / other).mkdir()
+    recover(target)
+    assert (target / "a").read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"model", ".model.v2.abcdefgh", ".model.backup"}
+    recover(tmp_path / "none" / "model")
+
+
+def test_a_full_disk_is_told_and_a_bug_is_not_taken_for_one(tmp_path):
+    with pytest.raises(StorageError, match=r"No space left.*what stood there is kept"), atomic_folder(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "a"):
+        (tmp_path / "none").read_text()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_text_leaves_the_old_one(tmp_path):

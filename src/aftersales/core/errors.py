@@ -28,6 +28,10 @@ class TrackingError(AftersalesError):
     """The experiment store or the registry lacks something or cannot be reached."""
 
 
+class StorageError(AftersalesError):
+    """A disk is full, or a folder must not be written."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, else the list of known names."""
     choices = sorted(known)
