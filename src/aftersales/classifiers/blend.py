@@ -34,7 +34,7 @@ def choose_lexical_weight(
     values = []
     for weight in LEXICAL_WEIGHTS:
         logits = neural + weight * lexical
-        temperature, _ = fit_temperature(logits, gold, multi_label)
+        temperature = fit_temperature(logits, gold, multi_label)
         probabilities = calibrated(logits, temperature, multi_label)
         threshold = best_label_threshold(probabilities, gold) if multi_label else 0.5
         given = predictions(probabilities, multi_label, threshold)

@@ -35,7 +35,7 @@ def calibrate(logits: np.ndarray, gold: np.ndarray, multi_label: bool, precision
         precision: share of right answers wanted among those with the decision ``answer``; half-way between it and
             zero is wanted among those with the decision ``clarify``.
     """
-    temperature, _ = fit_temperature(logits, gold, multi_label)
+    temperature = fit_temperature(logits, gold, multi_label)
     probabilities = calibrated(logits, temperature, multi_label)
     label_threshold = best_label_threshold(probabilities, gold) if multi_label else 0.5
     raw, right = judged(probabilities, gold, multi_label, label_threshold)
@@ -53,14 +53,14 @@ def calibrate(logits: np.ndarray, gold: np.ndarray, multi_label: bool, precision
     )
 
 
-def fit_temperature(logits: np.ndarray, gold: np.ndarray, multi_label: bool) -> tuple[float, float]:
-    """Return the temperature that makes the gold labels likeliest, and the mean negative log-likelihood there."""
+def fit_temperature(logits: np.ndarray, gold: np.ndarray, multi_label: bool) -> float:
+    """Return the temperature that makes the gold labels likeliest."""
     fitted = minimize_scalar(
         lambda log: _negative_log_likelihood(calibrated(logits, float(np.exp(log)), multi_label), gold, multi_label),
         bounds=(np.log(0.2), np.log(20.0)),
         method="bounded",
     )
-    return float(np.exp(fitted.x)), float(fitted.fun)
+    return float(np.exp(fitted.x))
 
 
 def fit_confidence(raw: np.ndarray, right: np.ndarray) -> tuple[float, float]:
