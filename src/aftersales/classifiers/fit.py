@@ -25,6 +25,7 @@ from transformers import (
 
 from aftersales.core.config import Config
 from aftersales.encoders.load import EMBEDDED, load_for_classification, load_tokenizer
+from aftersales.encoders.precision import has_fast_bf16
 from aftersales.text.normalise import normalise
 
 
@@ -212,13 +213,6 @@ def _arguments(config: FitConfig, work: Path) -> TrainingArguments:
         seed=config.seed,
         dataloader_pin_memory=False,
     )
-
-
-def has_fast_bf16() -> bool:
-    """Whether 16-bit brain floats are faster than 32-bit ones here: a GPU that has them, or a CPU with AMX."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def _dataset(
