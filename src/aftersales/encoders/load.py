@@ -15,7 +15,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from aftersales.core.errors import ModelError
-from aftersales.core.paths import embedded_encoder
+from aftersales.core.paths import embedded_encoder, project_root
 
 EMBEDDED = "embedded"
 
@@ -23,17 +23,29 @@ EMBEDDED = "embedded"
 def locate(encoder: str) -> str:
     """Return what ``from_pretrained`` takes: the embedded folder, a local folder, or the hub name unchanged.
 
+    A relative folder begins at the project, as those of outputs do.
+
     Raises:
         ModelError: ``encoder`` looks like a path but no encoder is there.
     """
-    folder = embedded_encoder() if encoder == EMBEDDED else Path(encoder).expanduser()
+    folder = embedded_encoder() if encoder == EMBEDDED else project_root() / Path(encoder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is not an encoder folder: it has no config.json")
         return str(folder)
-    if encoder == EMBEDDED or encoder.startswith((".", "/", "~")):
-        raise ModelError(f"encoder folder {folder} does not exist; set encoder to 'embedded', a folder or a hub name")
+    if encoder == EMBEDDED or _is_path(encoder):
+        raise ModelError(f"encoder folder {folder} does not exist; name 'embedded', a folder or a hub name")
     return encoder
+
+
+def _is_path(encoder: str) -> bool:
+    """Whether a name can only mean a folder: a hub name is ``name`` or ``owner/name``, and no owner is our folder."""
+    first, slash, _ = encoder.partition("/")
+    return (
+        encoder.startswith((".", "/", "~"))
+        or encoder.count("/") > 1
+        or bool(slash and (project_root() / first).is_dir())
+    )
 
 
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
