@@ -35,6 +35,16 @@ class LabelledBatch:
     target: torch.Tensor
     multi_label: bool
 
+    @property
+    def tokens(self) -> int:
+        """Tokens without padding."""
+        return int(self.mask.sum())
+
+    def share(self, process: int, processes: int) -> Self:
+        """Return the rows of one of several processes, every ``processes``-th."""
+        mine = slice(process, None, processes)
+        return replace(self, **{name: getattr(self, name)[mine] for name in ("inputs", "mask", "target")})
+
     def to(self, device: torch.device) -> Self:
         """Return the batch on another device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in ("inputs", "mask", "target")})

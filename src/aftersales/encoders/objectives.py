@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from aftersales.encoders.labelled import LabelledBatch
+from aftersales.encoders.throughput import flops_a_token, linear_flops
 
 REPLACED_WEIGHT = 50.0  # Clark et al. 2020, section 3.2
 
@@ -69,6 +70,23 @@ class Objective(nn.Module):
         """Return the loss of the hidden tokens in nats, and the encoder's states of shape (rows, length, hidden)."""
         raise NotImplementedError
 
+    def flops(self, rows: int, length: int, hide: float, bags: int) -> float:
+        """Return the FLOPs of a step on text, forwards and backwards, without embeddings.
+
+        Args:
+            rows: of the batch.
+            length: tokens of a row.
+            hide: share of the tokens that is hidden.
+            bags: rows whose [CLS] answers for the bag of words.
+        """
+        raise NotImplementedError
+
+    def label_flops(self, labelled: LabelledBatch) -> float:
+        """Return the FLOPs of a step on labelled texts, forwards and backwards, padding left out."""
+        rows, width = labelled.inputs.shape
+        head = linear_flops(self.heads[labelled.which])
+        return labelled.tokens * flops_a_token(self.encoder, width) + rows * head
+
     def forward(
         self, batch: Batch, bag_of_words: float = 0.0, labelled: LabelledBatch | None = None, label_weight: float = 0.0
     ) -> torch.Tensor:
@@ -100,6 +118,11 @@ class MaskedLanguageModel(Objective):
         """Return the mean loss of the hidden tokens in nats, and the states."""
         states = self.model.bert(input_ids=batch.inputs).last_hidden_state
         return hidden_loss(self.model, states, batch), states
+
+    def flops(self, rows: int, length: int, hide: float, bags: int) -> float:
+        """Return the FLOPs of the encoder, and of the vocabulary head where it runs."""
+        tokens = rows * length
+        return tokens * flops_a_token(self.encoder, length) + (hide * tokens + bags) * linear_flops(self.model.cls)
 
 
 class ReplacedTokenDetection(Objective):
@@ -134,6 +157,13 @@ class ReplacedTokenDetection(Objective):
         found = self.detector(states).squeeze(-1).float()
         wrong = functional.binary_cross_entropy_with_logits(found[batch.ordinary], replaced[batch.ordinary])
         return loss + REPLACED_WEIGHT * wrong, states
+
+    def flops(self, rows: int, length: int, hide: float, bags: int) -> float:
+        """Return the FLOPs of generator, encoder and detector, and of the two vocabulary heads where they run."""
+        tokens = rows * length
+        layers = flops_a_token(self.generator.bert, length) + flops_a_token(self.encoder, length)
+        heads = hide * tokens * linear_flops(self.generator.cls) + bags * linear_flops(self.model.cls)
+        return tokens * (layers + linear_flops(self.detector)) + heads
 
 
 OBJECTIVES: dict[str, type[Objective]] = {"mlm": MaskedLanguageModel, "electra": ReplacedTokenDetection}
