@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -20,8 +20,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from aftersales.core.config import Config, load
-from aftersales.core.errors import nearest
-from aftersales.core.files import atomic_folder, sha256_of_file, write_json
+from aftersales.core.errors import AftersalesError, ConfigError, ModelError, nearest
+from aftersales.core.files import atomic_folder, recover, sha256_of_file, write_json
 from aftersales.core.paths import project_root
 from aftersales.corpora.public import ADAPTERS
 from aftersales.encoders.architecture import Architecture, bert_config, digest, start_from
@@ -34,34 +34,58 @@ from aftersales.encoders.corpus import (
     mask_rows,
     read_documents,
     rows_of_step,
-    shown,
 )
 from aftersales.encoders.folder import history, write_encoder
-from aftersales.encoders.guard import guarded_marks
+from aftersales.encoders.guard import fingerprint_of_marks, guarded_marks
 from aftersales.encoders.labelled import LabelledBatch, LabelledSet, labelled_batch, load_labelled
 from aftersales.encoders.load import load_tokenizer
 from aftersales.encoders.objectives import OBJECTIVES, Batch, Objective, batch_of, learning_rate
-from aftersales.encoders.throughput import flops_a_token, peak_flops
-from aftersales.encoders.tokenizer import train_tokenizer
+from aftersales.encoders.precision import has_fast_bf16
+from aftersales.encoders.throughput import Work, peak_flops
+from aftersales.encoders.tokenizer import fingerprint_of_vocabulary, train_tokenizer
 from aftersales.tasks import find_task
 from aftersales.tracking.runs import log_pretraining, run_name
 
 HELD_OUT_STEPS = 64
 CURVE_EVERY = 50
 
+Weight = Annotated[float, Field(gt=0)]
+
 
 class Corpus(Config):
-    """Text files, one document a line, and the training texts of tasks; the numbers say how often each is drawn."""
+    """Text files, one document a line, and the training texts of tasks; the numbers say how often each is drawn.
+
+    Attributes:
+        folder: of the files; a relative one begins at the project.
+        files: path below the folder -> weight.
+        tasks: name -> weight.
+    """
 
     folder: Path
-    files: dict[str, float] = Field(min_length=1)
-    tasks: dict[str, float] = {}
+    files: dict[str, Weight] = Field(min_length=1)
+    tasks: dict[str, Weight] = {}
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if both := sorted(self.files.keys() & {_rows_of(name) for name in self.tasks}):
+            raise ValueError(f"files and tasks both give {both[0]!r}; rename the file")
+        return self
 
     @property
-    def sources(self) -> dict[Path, float]:
-        """Every file with its weight."""
-        files = {self.folder.expanduser() / name: weight for name, weight in self.files.items()}
-        return files | {find_task(name) / "train.jsonl": weight for name, weight in self.tasks.items()}
+    def paths(self) -> dict[str, Path]:
+        """Every source by the name under which it is counted."""
+        folder = project_root() / self.folder.expanduser()
+        files = {name: folder / name for name in self.files}
+        return files | {_rows_of(name): find_task(name) / "train.jsonl" for name in self.tasks}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """How often each source is drawn, in the order of ``paths``."""
+        return self.files | {_rows_of(name): weight for name, weight in self.tasks.items()}
+
+
+def _rows_of(task: str) -> str:
+    return f"{task}/train.jsonl"
 
 
 class Labelled(Config):
@@ -74,7 +98,7 @@ class Labelled(Config):
         length: tokens of one at most.
     """
 
-    sets: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+    sets: dict[str, Weight] = Field(min_length=1)
     weight: float = Field(default=0.5, gt=0)
     batch_size: int = Field(default=32, ge=1)
     length: int = Field(default=64, ge=8)
@@ -109,25 +133,33 @@ class PretrainConfig(Config):
     objective: Literal["mlm", "electra"] = "mlm"
     whole_words: bool = False
     steps: int = Field(ge=1)
-    warmup: int = 500
-    decay: int = 4000
+    warmup: int = Field(default=500, ge=0)
+    decay: int = Field(default=4000, ge=0)
     batch_size: int = Field(default=32, ge=1)
     sequence_length: int = Field(default=128, ge=8)
     learning_rate: float = Field(default=1e-3, gt=0)
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
-    bag_of_words: float = 0.0
-    bag_of_words_from: int = 0
-    seed: int = 1
-    threads: int = 2
-    checkpoint_every: int = 500
+    bag_of_words: float = Field(default=0.0, ge=0)
+    bag_of_words_from: int = Field(default=0, ge=0)
+    seed: int = Field(default=1, ge=0)
+    threads: int = Field(default=2, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1)
 
     @model_validator(mode="after")
-    def _has_time(self) -> Self:
+    def _fits(self) -> Self:
         if self.warmup + self.decay > self.steps:
             raise ValueError(
                 f"warmup={self.warmup} and decay={self.decay} do not fit into steps={self.steps}; set them"
             )
+        positions = self.architecture.positions
+        lengths = {
+            "sequence_length": self.sequence_length,
+            "labelled.length": self.labelled.length if self.labelled else 0,
+        }
+        for key, length in lengths.items():
+            if length > positions:
+                raise ValueError(f"{key}={length} is longer than architecture.positions={positions}; lower it")
         return self
 
 
@@ -138,15 +170,17 @@ def main(config: PretrainConfig) -> None:
     started = time.monotonic()
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        mixed_precision="bf16",
+        mixed_precision="bf16" if has_fast_bf16() else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    has_rows_for(config, accelerator.num_processes)
     out = project_root() / config.out
     guarded = guarded_marks(config.guarded)
     with accelerator.main_process_first():
+        for name in ("checkpoint", "tokenizer", "tokens", "encoder"):
+            recover(out / name)
         tokenizer, store = prepare(config, out, guarded)
     labelled = labelled_sets(config, tokenizer, guarded)
-    earlier = history(config.start_from) if config.start_from else None
     model = OBJECTIVES[config.objective](
         bert_config(config.architecture, tokenizer), [one.target.shape[1] for one in labelled]
     )
@@ -155,47 +189,82 @@ def main(config: PretrainConfig) -> None:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98), fused=True
     )
-    sources = learned_from(config, model, tokenizer, store, labelled)
-    checkpoint = Checkpoint(out / "checkpoint", config.model_dump(mode="json"), sources)
+    begun_with = history(config.start_from) if config.start_from else None
+    fingerprints = learned_from(config, model, tokenizer, store, labelled)
+    material = Material(tokenizer, store, labelled, fingerprints, begun_with)
+    checkpoint = Checkpoint(out / "checkpoint", config.model_dump(mode="json"), fingerprints, accelerator.num_processes)
     training = checkpoint.resume(model, optimizer)
-    first = training.step
     training.loss = training.loss or math.log(len(tokenizer))
-    speed = train(config, accelerator, model, optimizer, (tokenizer, store, labelled), training, checkpoint)
-    if not accelerator.is_main_process:
-        return
-    used = speed * flops_a_token(model.encoder, config.sequence_length)
+    work = train(config, accelerator, model, optimizer, material, training, checkpoint)
+    if accelerator.is_main_process:
+        finish(config, model, material, training, speed_of(work, accelerator), time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run learns from.
+
+    Attributes:
+        fingerprints: of everything that is learned from, by the config key that names it.
+        begun_with: how the encoder was made that the run goes on from.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    store: TokenStore
+    labelled: list[LabelledSet]
+    fingerprints: dict[str, str]
+    begun_with: dict[str, Any] | None
+
+
+def has_rows_for(config: PretrainConfig, processes: int) -> None:
+    """Check that every process gets a row of each batch.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    sizes = {"batch_size": config.batch_size}
+    if config.labelled:
+        sizes["labelled.batch_size"] = config.labelled.batch_size
+    for key, size in sizes.items():
+        if size < processes:
+            raise ConfigError(f"{key}={size} gives some of {processes} processes no row; set it to {processes} or more")
+
+
+def speed_of(work: Work, accelerator: Accelerator) -> dict[str, float]:
+    """Return tokens a second and the used share of this machine's arithmetic; nothing where no step was run."""
+    if not work.tokens:
+        return {}
+    speed, used = work.tokens / work.seconds, work.flops / work.seconds
     peak = peak_flops(accelerator.device) * accelerator.num_processes
-    if config.steps > first:
-        print(
-            f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products"
-        )
-    figures = {"tokens_per_second": speed, "model_flops_utilisation": used / peak}
-    finish(config, model, (tokenizer, store, earlier, sources), training, figures, time.monotonic() - started)
+    print(f"{speed:,.0f} tokens/s, {used / peak:.1%} of this machine's {peak / 1e12:.2f} TFLOP/s in matrix products")
+    return {"tokens_per_second": speed, "model_flops_utilisation": used / peak}
 
 
 def finish(
     config: PretrainConfig,
     model: Objective,
-    source: tuple[PreTrainedTokenizerFast, TokenStore, dict[str, Any] | None, dict[str, str]],
+    material: Material,
     training: Training,
     figures: dict[str, float],
     seconds: float,
 ) -> None:
     """Measure the held-out loss, write the encoder folder and log the run."""
-    (tokenizer, store, earlier, learned), folder = source, project_root() / config.out / "encoder"
-    loss = held_out_loss(model, config, tokenizer, store)
+    store, folder = material.store, project_root() / config.out / "encoder"
+    loss = held_out_loss(model, config, material.tokenizer, store)
     made: dict[str, Any] = {
         "held_out_loss": round(loss, 4),
         "tokens_seen": config.steps * config.batch_size * config.sequence_length,
-        "corpus": {shown(source): weight for source, weight in config.corpus.sources.items()},
+        "corpus": config.corpus.weights,
         "corpus_lines": store.counts,
         "corpus_fingerprint": store.fingerprint,
-        "learned_from": learned,
+        "learned_from": material.fingerprints,
         "config": config.model_dump(mode="json", exclude={"corpus", "out"}),
     }
-    if earlier:
-        made["started_from"] = earlier
-    write_encoder(folder, model.encoder, tokenizer, made)
+    if config.labelled:
+        made["labelled_tokens_seen"] = training.labelled_tokens
+    if material.begun_with:
+        made["started_from"] = material.begun_with
+    write_encoder(folder, model.encoder, material.tokenizer, made)
     shape = config.architecture
     name = run_name(config.objective, f"{shape.layers}x{shape.hidden}", f"seed{config.seed}")
     figures = {"held_out_loss": loss, **figures}
@@ -214,32 +283,38 @@ def learned_from(
     return {
         "corpus": store.fingerprint,
         "start_from": digest(model.encoder) if config.start_from else "",
-        "vocabulary": sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest(),
+        "vocabulary": fingerprint_of_vocabulary(tokenizer),
         "labelled": sha256("".join(one.fingerprint for one in labelled).encode()).hexdigest() if labelled else "",
     }
 
 
 def prepare(config: PretrainConfig, out: Path, guarded: frozenset[bytes]) -> tuple[PreTrainedTokenizerFast, TokenStore]:
     """Make tokenizer and token store, or load those of an earlier start, and say what the corpus holds."""
-    sources = list(config.corpus.sources)
-    tokenizer = load_tokenizer(config.start_from) if config.start_from else vocabulary(config, out, sources)
+    tokenizer = load_tokenizer(config.start_from) if config.start_from else vocabulary(config, out, guarded)
     segment = jieba_words() if config.whole_words else None
-    weights = list(config.corpus.sources.values())
-    store = build_token_store(out / "tokens", sources, weights, tokenizer, config.sequence_length, segment, guarded)
+    weights = list(config.corpus.weights.values())
+    store = build_token_store(
+        out / "tokens", config.corpus.paths, weights, tokenizer, config.sequence_length, segment, guarded
+    )
     for name, counts in store.counts.items():
         print(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items() if count))
     print(f"{sum(map(len, store.train)):,} tokens, fingerprint {store.fingerprint[:12]}")
     return tokenizer, store
 
 
-def vocabulary(config: PretrainConfig, out: Path, sources: list[Path]) -> PreTrainedTokenizerFast:
-    """Make the tokenizer from the corpus, or load that of an earlier start."""
-    shape, folder = config.architecture, out / "tokenizer"
-    hashes = {shown(source): sha256_of_file(source) for source in sources if source.is_file()}
-    wanted = {"sources": hashes, "vocabulary": shape.vocabulary, "positions": shape.positions}
+def vocabulary(config: PretrainConfig, out: Path, guarded: frozenset[bytes]) -> PreTrainedTokenizerFast:
+    """Make the tokenizer from the corpus, or load that of an earlier start.
+
+    A text that stands there twice counts twice: what customers write often is what the vocabulary is for.
+    """
+    shape, folder, paths = config.architecture, out / "tokenizer", config.corpus.paths
+    hashes = {name: sha256_of_file(path) for name, path in paths.items() if path.is_file()}
+    wanted: dict[str, Any] = {"sources": hashes, "vocabulary": shape.vocabulary, "positions": shape.positions}
+    if guarded:
+        wanted["guarded"] = fingerprint_of_marks(guarded)
     made_of = folder / "made_of.json"
-    if not (made_of.is_file() and json.loads(made_of.read_text()) == wanted):
-        documents = chain.from_iterable(read_documents(source) for source in sources)
+    if not (made_of.is_file() and json.loads(made_of.read_text(encoding="utf-8")) == wanted):
+        documents = chain.from_iterable(read_documents(path, guarded=guarded) for path in paths.values())
         with atomic_folder(folder) as aside:
             train_tokenizer(documents, shape.vocabulary, shape.positions).save_pretrained(aside)
             write_json(aside / "made_of.json", wanted)
@@ -263,40 +338,81 @@ def train(
     accelerator: Accelerator,
     model: Objective,
     optimizer: torch.optim.Optimizer,
-    source: tuple[PreTrainedTokenizerFast, TokenStore, list[LabelledSet]],
+    material: Material,
     training: Training,
     checkpoint: Checkpoint,
-) -> float:
-    """Run the remaining steps, keeping checkpoints, and return the speed in tokens a second."""
+) -> Work:
+    """Run the remaining steps, keeping checkpoints, the last one after the last step, and return what was done."""
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    tokenizer, store, labelled = source
-    first, started, tokens_a_step = training.step, time.monotonic(), config.batch_size * config.sequence_length
-    hidden_bar = not accelerator.is_main_process
+    first, started, work = training.step, time.monotonic(), Work()
+    quiet = not accelerator.is_main_process
     bar = tqdm(
-        range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10, disable=hidden_bar
+        range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10, disable=quiet
     )
     for step in bar:
-        batch = draw(config, tokenizer, store, step, accelerator)
-        lesson = draw_labelled(config, labelled, step, accelerator)
-        rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        with accelerator.autocast():
-            bag_of_words = config.bag_of_words if step >= config.bag_of_words_from else 0.0
-            loss = wrapped(batch, bag_of_words, lesson, config.labelled.weight if config.labelled else 0.0)
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
-        optimizer.step()
+        batch = draw(config, material.tokenizer, material.store, step, accelerator)
+        lesson = draw_labelled(config, material.labelled, step)
+        loss = learn(config, accelerator, wrapped, optimizer, step, batch, lesson)
         training.step = step + 1
-        training.loss += 0.02 * (loss.item() - training.loss)
+        training.loss += 0.02 * (loss - training.loss)
+        training.labelled_tokens += lesson.tokens if lesson else 0
+        count(work, config, model, step, lesson)
+        work.seconds = time.monotonic() - started
         if training.step % CURVE_EVERY == 0:
             training.curve.append((training.step, round(training.loss, 4)))
-            speed = (training.step - first) * tokens_a_step / (time.monotonic() - started)
-            bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{speed:,.0f}")
-        if training.step % config.checkpoint_every == 0 and accelerator.is_main_process:
+            bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{work.tokens / work.seconds:,.0f}")
+        due = training.step % config.checkpoint_every == 0 or training.step == config.steps
+        if due and accelerator.is_main_process:
             checkpoint.save(model, optimizer, training)
-    return (config.steps - first) * tokens_a_step / (time.monotonic() - started)
+    return work
+
+
+def learn(
+    config: PretrainConfig,
+    accelerator: Accelerator,
+    model: Objective,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    batch: Batch,
+    lesson: LabelledBatch | None,
+) -> float:
+    """Take one step and return its loss on this process.
+
+    Raises:
+        ModelError: loss or gradient is no number; the weights, and with them the last checkpoint, stay good.
+    """
+    rate = learning_rate(step, config.steps, config.learning_rate, config.warmup, config.decay)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    mine = lesson.share(accelerator.process_index, accelerator.num_processes).to(accelerator.device) if lesson else None
+    with accelerator.autocast():
+        loss = model(batch, bag_weight(config, step), mine, config.labelled.weight if config.labelled else 0.0)
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)  # of all processes together
+    value = float(loss.item())
+    if not math.isfinite(value + float(norm)):
+        raise ModelError(
+            f"step {step}: the loss is {value} and its gradient {float(norm)}, so nothing can be learned from it; "
+            "the last checkpoint is kept: lower learning_rate and choose another `out`"
+        )
+    optimizer.step()
+    return value
+
+
+def bag_weight(config: PretrainConfig, step: int) -> float:
+    """Return the weight of the bag-of-words loss at a step."""
+    return config.bag_of_words if step >= config.bag_of_words_from else 0.0
+
+
+def count(work: Work, config: PretrainConfig, model: Objective, step: int, lesson: LabelledBatch | None) -> None:
+    """Add a step of all processes to ``work``."""
+    rows, length = config.batch_size, config.sequence_length
+    work.tokens += rows * length
+    work.flops += model.flops(rows, length, config.mask_rate, rows if bag_weight(config, step) else 0)
+    if lesson:
+        work.tokens += lesson.tokens
+        work.flops += model.label_flops(lesson)
 
 
 def draw(
@@ -311,26 +427,24 @@ def draw(
     seed = config.seed if seed is None else seed
     special, length = tokenizer.all_special_ids, config.sequence_length
     rows, starts = rows_of_step(store, config.batch_size, length, seed, step, tokenizer.cls_token_id)
-    hidden = hidden_positions(rows, starts, config.mask_rate, special, seed, step)
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    hidden = hidden_positions(rows, starts, config.mask_rate, special, seed, step, processes)
     if OBJECTIVES[config.objective].all_masked:
         inputs = rows.copy()
         inputs[hidden] = tokenizer.mask_token_id
     else:
         inputs = mask_rows(rows, hidden, len(tokenizer), special, tokenizer.mask_token_id, seed, step)
-    mine = slice(accelerator.process_index, None, accelerator.num_processes) if accelerator else slice(None)
-    batch = batch_of(rows[mine], inputs[mine], hidden[mine], special, 1_000_003 * seed + step)
+    mine = slice(rank, None, processes)
+    # A seed of its own for each process, which would otherwise draw the same replacements for other rows.
+    batch = batch_of(rows[mine], inputs[mine], hidden[mine], special, 1_000_003 * seed + step + (rank << 48))
     return batch.to(accelerator.device) if accelerator else batch
 
 
-def draw_labelled(
-    config: PretrainConfig, sets: list[LabelledSet], step: int, accelerator: Accelerator
-) -> LabelledBatch | None:
-    """Return the labelled texts of a step; of several processes each draws its own."""
+def draw_labelled(config: PretrainConfig, sets: list[LabelledSet], step: int) -> LabelledBatch | None:
+    """Return the labelled texts of a step, of all processes together."""
     if config.labelled is None:
         return None
-    weights, size = config.labelled.sets, config.labelled.batch_size
-    mine = config.seed + 1_000_003 * accelerator.process_index
-    return labelled_batch(sets, weights, size, mine, step).to(accelerator.device)
+    return labelled_batch(sets, config.labelled.sets, config.labelled.batch_size, config.seed, step)
 
 
 @torch.no_grad()
@@ -342,10 +456,13 @@ def held_out_loss(
     device = next(model.parameters()).device
     total = 0.0
     for step in range(HELD_OUT_STEPS):
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16()):
             total += model(draw(config, tokenizer, part, step, seed=0).to(device)).item()
     return total / HELD_OUT_STEPS
 
 
 if __name__ == "__main__":
-    main(load(PretrainConfig, Path(sys.argv[1]), sys.argv[2:]))
+    try:
+        main(load(PretrainConfig, Path(sys.argv[1]), sys.argv[2:]))
+    except AftersalesError as error:
+        sys.exit(f"error: {error}")

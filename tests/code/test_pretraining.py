@@ -5,22 +5,36 @@ import math
 import shutil
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
-from tests.conftest import pretrain
+from tests.conftest import TINY, pretrain
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel, AutoTokenizer, BertConfig
 
-from aftersales.core.errors import ConfigError, DataError, ModelError
+from aftersales.core.config import build
+from aftersales.core.errors import ConfigError, DataError, ModelError, StorageError
 from aftersales.core.paths import load_script
-from aftersales.encoders.checkpoint import Checkpoint
-from aftersales.encoders.corpus import build_token_store, hidden_positions, mask_rows, read_documents, rows_of_step
+from aftersales.corpora.public import FOLDED
+from aftersales.encoders.checkpoint import Checkpoint, Training
+from aftersales.encoders.corpus import (
+    MAX_CHARACTERS,
+    _batches,
+    build_token_store,
+    hidden_positions,
+    mask_rows,
+    read_documents,
+    rows_of_step,
+)
+from aftersales.encoders.guard import guarded_marks, mark
 from aftersales.encoders.labelled import LabelledBatch, labelled_batch, load_labelled
 from aftersales.encoders.load import load_for_classification, load_tokenizer, locate
-from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, batch_of, learning_rate
+from aftersales.encoders.objectives import OBJECTIVES, MaskedLanguageModel, bag_of_words_loss, batch_of, learning_rate
 
 
 @pytest.fixture
@@ -30,8 +44,11 @@ def corpus(project, shipped_texts):
     return project
 
 
-def test_stopped_and_resumed_equals_uninterrupted(corpus, monkeypatch):
-    pretrain(corpus, steps=20, out="outputs/whole")
+@pytest.mark.parametrize(
+    "settings", [{}, {"objective": "electra", "bag_of_words": 0.1}, {"labelled": {"sets": {"xmxoxo_phone": 1}}}]
+)
+def test_stopped_and_resumed_equals_uninterrupted(corpus, public_set, monkeypatch, settings):
+    pretrain(corpus, steps=20, out="outputs/whole", **settings)
     saved = Checkpoint.save
 
     def stop_after_first(*arguments):
@@ -41,8 +58,12 @@ def test_stopped_and_resumed_equals_uninterrupted(corpus, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoint, "save", stop_after_first)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(corpus, steps=20, out="outputs/halves")
-    pretrain(corpus, steps=20, out="outputs/halves")
+            pretrain(corpus, steps=20, out="outputs/halves", **settings)
+    pretrain(corpus, steps=20, out="outputs/halves", **settings)
+    made = [
+        json.loads((corpus / f"outputs/{name}/encoder/pretraining.json").read_text()) for name in ("whole", "halves")
+    ]
+    assert made[0].get("labelled_tokens_seen") == made[1].get("labelled_tokens_seen")
     whole, halves = (load_file(corpus / f"outputs/{name}/encoder/model.safetensors") for name in ("whole", "halves"))
     # Kernels may sum in another order when memory is laid out otherwise, so equal to within that; a fresh optimizer
     # or other batches after the stop would differ ten times more. Attention does not feel the bias of its keys, so
@@ -51,19 +72,52 @@ def test_stopped_and_resumed_equals_uninterrupted(corpus, monkeypatch):
         torch.testing.assert_close(whole[name].float(), halves[name].float(), atol=5e-4, rtol=0)
 
 
-def test_a_checkpoint_of_other_settings_is_refused(corpus):
-    pretrain(corpus, steps=10)
-    recipe = load_script("training/pretrain.py")
-    config = recipe.PretrainConfig(
-        recipe="pretrain",
-        corpus={"folder": corpus / "corpus", "files": {"texts.txt": 1}},
-        out="outputs/tiny",
-        steps=10,
-        warmup=1,
-        decay=2,
-    )
-    with pytest.raises(ModelError, match=r"other values of .*batch_size"):
-        Checkpoint(corpus / "outputs/tiny/checkpoint", config.model_dump(mode="json"), {}).resume(None, None)
+SETTINGS = {"steps": 30, "batch_size": 4, "architecture": {"hidden": 32}, "corpus": {"files": {"a.txt": 1}}, "out": "a"}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A checkpoint of a small model at step 20, with the model and its optimizer."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint = Checkpoint(tmp_path / "checkpoint", SETTINGS, {"corpus": "x"}, processes=2)
+    checkpoint.save(model, optimizer, Training(20, 1.5, [(10, 2.0)], 77))
+    return checkpoint, model, optimizer
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"batch_size": 8, "out": "b"}, "other values of batch_size:"),
+        ({"architecture": {"hidden": 64}}, r"other values of architecture\.hidden:"),
+        ({"corpus": {"files": {"a.txt": 2}}}, r"other values of corpus\.files\.a\.txt:"),
+        ({"labelled": {"sets": {"b": 1}}}, "other values of labelled:"),
+        ({"steps": 19}, "has done 20 steps, more than steps=19: set steps=20 or more"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(saved, changed, named):
+    checkpoint, *modules = saved
+    with pytest.raises(ModelError, match=named):
+        Checkpoint(checkpoint.folder, SETTINGS | changed, {"corpus": "x"}, 2).resume(*modules)
+
+
+def test_a_checkpoint_goes_on_on_as_many_processes_and_on_any_device(saved, monkeypatch):
+    checkpoint, *modules = saved
+    with pytest.raises(ModelError, match=r"other values of processes \(2 then, 1 now\)"):
+        Checkpoint(checkpoint.folder, SETTINGS, {"corpus": "x"}).resume(*modules)
+    load, devices = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *a, **k: devices.append(k.get("map_location")) or load(*a, **k))
+    assert checkpoint.resume(*modules) == Training(20, 1.5, [(10, 2.0)], 77) and devices == ["cpu"]
+
+
+@pytest.mark.parametrize("file", ["state.json", "state.pt"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe damaged", None])
+def test_a_damaged_checkpoint_is_told(saved, file, content):
+    checkpoint, *modules = saved
+    path = checkpoint.folder / file
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ModelError, match=f"is damaged: {file} cannot be read .*remove the folder"):
+        checkpoint.resume(*modules)
 
 
 def test_training_goes_on_from_an_encoder_and_keeps_its_vocabulary(corpus, tiny_encoder):
@@ -133,7 +187,8 @@ def test_heads_of_the_first_layer_start_on_their_neighbours():
 @pytest.fixture
 def small():
     torch.manual_seed(0)
-    return BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=50, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **shape)
 
 
 def batch(hide=3):
@@ -146,14 +201,51 @@ def batch(hide=3):
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_bag_of_words_loss_trains_cls_and_nothing_asks_it_otherwise(small, objective):
-    model, one = OBJECTIVES[objective](small).eval(), batch()
-    plain, both = (model(one, weight) for weight in (0.0, 0.5))
-    assert both > plain + 0.5
-    if objective == "mlm":
-        wanted = torch.zeros(4, 50).scatter_(1, one.rows[:, 1:], 1.0)
-        logits = model.model(input_ids=one.inputs).logits[:, 0]
-        bag = -(logits.log_softmax(1) * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
-        assert (both - plain).item() == pytest.approx(0.5 * bag.item(), rel=1e-4)
+    model, one = OBJECTIVES[objective](small), batch()
+
+    def asked_of_cls(weight):
+        loss, states = model.token_loss(one)
+        states.retain_grad()
+        (loss + weight * bag_of_words_loss(model.model, states, one)).backward()
+        return states.grad[:, 0].abs().sum()
+
+    assert asked_of_cls(0.0) == 0 and asked_of_cls(0.5) > 0
+    wanted = torch.zeros(4, 50).scatter_(1, one.rows[:, 1:], 1.0)
+
+    def bag():
+        logits = model.model.cls(model.token_loss(one)[1][:, 0])
+        return -(logits.log_softmax(1) * wanted / wanted.sum(1, keepdim=True)).sum(1).mean()
+
+    first = bag().item()
+    assert (model(one, 0.5) - model(one)).item() == pytest.approx(0.5 * first, rel=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(one, 0.5).backward()
+        optimizer.step()
+    assert bag().item() < 0.9 * first
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_the_flops_of_a_step_are_those_of_its_matrix_products(small, objective):
+    model, one = OBJECTIVES[objective](small, [3]), batch()
+    lesson = LabelledBatch(0, one.rows, torch.ones_like(one.rows), torch.tensor([0, 1, 2, 0]), multi_label=False)
+    with FlopCounterMode(display=False) as counter:
+        model(one, 0.5).backward()
+    assert model.flops(4, 8, one.hidden.float().mean().item(), 4) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    with FlopCounterMode(display=False) as counter:
+        model.label_loss(lesson).backward()
+    assert model.label_flops(lesson) == pytest.approx(counter.get_total_flops(), rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_stops_before_it_reaches_the_weights(corpus, small):
+    recipe, model = load_script("training/pretrain.py"), MaskedLanguageModel(small)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0)
+    with torch.no_grad():
+        model.model.cls.predictions.bias[7] = math.nan
+    with pytest.raises(ModelError, match=r"step 3: the loss is nan .*last checkpoint is kept"):
+        recipe.learn(recipe_config(corpus), Accelerator(cpu=True), model, optimizer, 3, batch(), None)
+    assert sum(weights.isnan().sum() for weights in model.parameters()) == 1
 
 
 def test_detection_learns_to_tell_replaced_tokens(small):
@@ -179,6 +271,80 @@ def test_the_recipe_makes_a_loadable_encoder_with_either_objective(corpus, objec
     assert made["config"]["objective"] == objective and made["corpus_lines"]["texts.txt"]["kept"] > 300
     runs = mlflow.search_runs(experiment_names=["pretraining"])
     assert {"metrics.held_out_loss", "metrics.tokens_per_second", "params.objective"} <= set(runs.columns)
+    card = " ".join((folder / "README.md").read_text(encoding="utf-8").split())
+    assert f" {len(AutoTokenizer.from_pretrained(folder)):,} tokens, " in card and "2,000 tokens" not in card
+    assert {"mlm": "nats a hidden token. ", "electra": "50 times the detector's a token). "}[objective] in card
+    pretrain(corpus, steps=4, objective=objective)  # finished before: no step, so no speed
+    runs = mlflow.search_runs(experiment_names=["pretraining"])
+    assert sorted(runs["metrics.tokens_per_second"].isna()) == [False, True]
+
+
+def recipe_config(project, **settings):
+    recipe = load_script("training/pretrain.py")
+    values = {
+        "recipe": "pretrain",
+        "corpus": {"folder": project / "corpus", "files": {"texts.txt": 1}},
+        "out": "outputs/tiny",
+        "steps": 10,
+        "warmup": 1,
+        "decay": 2,
+        "architecture": TINY,
+        "sequence_length": 32,
+    }
+    return build(recipe.PretrainConfig, values | settings, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"sequence_length": 65}, "sequence_length=65 is longer than architecture.positions=64"),
+        ({"labelled": {"sets": {"xmxoxo_phone": 1}, "length": 65}}, "labelled.length=65 is longer than arch"),
+        ({"checkpoint_every": 0}, "'checkpoint_every'"),
+        ({"corpus": {"folder": "a", "files": {"a.txt": 0}}}, "'corpus.files.a.txt'"),
+        ({"corpus": {"folder": "a", "files": {"a.txt": 1}, "tasks": {"intent": -1}}}, "'corpus.tasks.intent'"),
+        (
+            {"corpus": {"folder": "a", "files": {"intent/train.jsonl": 1}, "tasks": {"intent": 1}}},
+            "both give",
+        ),
+        ({"warmup": -1}, "'warmup'"),
+        ({"seed": -1}, "'seed'"),
+        ({"architecture": {**TINY, "heads": 3}}, "hidden=32 is no multiple of twice heads=3"),
+        ({"architecture": {**TINY, "vocabulary": 70_000}}, "'architecture.vocabulary'"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_at_once(corpus, settings, told):
+    with pytest.raises(ConfigError, match=told):
+        recipe_config(corpus, **settings)
+
+
+def test_each_process_needs_a_row(corpus):
+    recipe, config = load_script("training/pretrain.py"), recipe_config(corpus, batch_size=4)
+    recipe.has_rows_for(config, 4)
+    with pytest.raises(ConfigError, match="batch_size=4 gives some of 5 processes no row"):
+        recipe.has_rows_for(config, 5)
+
+
+def test_processes_share_a_batch_and_each_has_something_hidden(corpus, tiny_encoder):
+    recipe, config = load_script("training/pretrain.py"), recipe_config(corpus, batch_size=7, mask_rate=1e-6)
+    tokenizer = load_tokenizer(str(tiny_encoder))
+    store = build_token_store(corpus / "tokens", config.corpus.paths, [1.0], tokenizer, 32, None)
+    whole = recipe.draw(config, tokenizer, store, 5)
+    shares = [
+        recipe.draw(
+            config,
+            tokenizer,
+            store,
+            5,
+            SimpleNamespace(process_index=rank, num_processes=3, device=torch.device("cpu")),
+        )
+        for rank in range(3)
+    ]
+    rows = torch.empty_like(whole.rows)
+    for rank, share in enumerate(shares):
+        rows[rank::3] = share.rows
+        assert share.hidden.any() and (share.hidden <= share.ordinary).all()
+    assert torch.equal(rows, whole.rows) and whole.hidden.sum() == 1
+    assert shares[0].seed == whole.seed and len({share.seed for share in shares}) == 3
 
 
 def test_masks_hide_the_wanted_share_and_no_special_token():
@@ -198,7 +364,7 @@ def test_whole_words_are_hidden_together(tmp_path, shipped_texts, tiny_encoder):
     def pairs(text):  # a stand-in for words
         return [text[i : i + 2] for i in range(0, len(text), 2)]
 
-    store = build_token_store(tmp_path / "tokens", [source], [1.0], tokenizer, 16, pairs)
+    store = build_token_store(tmp_path / "tokens", {"a.txt": source}, [1.0], tokenizer, 16, pairs)
     rows, starts = rows_of_step(store, 64, 16, 1, 0, tokenizer.cls_token_id)
     special = tokenizer.all_special_ids
     hidden = hidden_positions(rows, starts, 0.3, special, 1, 0)
@@ -215,12 +381,76 @@ def test_a_dirty_corpus_is_cleaned_and_counted(tmp_path):
     counts, seen = Counter(), set()
     documents = list(read_documents(path, counts, seen))
     assert documents[0] == "不错" and documents[-1] == "最后一行" and len(documents) == 3
-    assert counts == {"kept": 3, "empty": 2, "repeated": 1, "not UTF-8": 1, "cut": 1}
+    cut_off = 4_000_000 - MAX_CHARACTERS
+    assert counts == {"kept": 3, "empty": 2, "repeated": 1, "not UTF-8": 1, "cut": 1, "characters cut off": cut_off}
     with pytest.raises(DataError, match=r"does not exist"):
         list(read_documents(tmp_path / "none.txt"))
     (tmp_path / "a.xz").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"not a whole \.xz file"):
         list(read_documents(tmp_path / "a.xz"))
+
+
+def test_what_is_cut_is_counted_in_characters(tmp_path):
+    plain, rows = tmp_path / "a.txt", tmp_path / "b.jsonl"
+    whole, long = "好坏" * 5_000, "质量" * 6_000
+    plain.write_text(f"{whole}\r\n{long}\n{'a' * 1_048_575}好坏\n{whole}", encoding="utf-8", newline="")
+    counts = Counter()
+    assert [len(text) for text in read_documents(plain, counts)] == [10_000, 10_000, 3, 10_000]
+    assert counts == {"kept": 4, "cut": 2, "characters cut off": 2_000 + 1_048_577 - 10_000}
+    written = [{"text": whole, "note": "x" * 100_000}, {"text": long}]
+    rows.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in written), encoding="utf-8")
+    counts = Counter()
+    assert len(list(read_documents(rows, counts))) == 2
+    assert counts == {"kept": 2, "cut": 1, "characters cut off": 2_000}
+
+
+def test_a_corpus_in_another_encoding_is_told(tmp_path, tiny_encoder):
+    path = tmp_path / "a.txt"
+    path.write_bytes("\n".join(["质量很好"] * 90 + ["好" * 1_000_000, "ok"]).encode("gbk"))
+    with pytest.raises(DataError, match=r"a\.txt has . tokens.*lines: 91 not UTF-8, 1 kept; save the text as UTF-8"):
+        build_token_store(tmp_path / "tokens", {"a.txt": path}, [1.0], load_tokenizer(str(tiny_encoder)), 16, None)
+
+
+def test_files_of_one_name_are_kept_apart_and_held_out_texts_are_not_learned(corpus, shipped_texts, tiny_encoder):
+    for name, texts in (("a", shipped_texts[:200]), ("b", shipped_texts[200:])):
+        (corpus / "corpus" / name).mkdir()
+        more = [f"{text}{number}" for text in texts for number in range(1_000, 1_010)]
+        (corpus / "corpus" / name / "x.txt").write_text("\n".join(more), encoding="utf-8")
+    files = {"a/x.txt": 1.0, "b/x.txt": 2.0}
+    config = recipe_config(corpus, corpus={"folder": "corpus", "files": files})  # relative: begins at the project
+    tokenizer = load_tokenizer(str(tiny_encoder))
+    store = build_token_store(corpus / "tokens", config.corpus.paths, [1.0, 2.0], tokenizer, 32, None)
+    assert config.corpus.weights == files and list(store.counts) == list(files)
+
+    def documents(tokens):
+        ends = np.flatnonzero(tokens == tokenizer.sep_token_id) + 1
+        return {one.tobytes() for one in np.split(np.asarray(tokens), ends)[:-1]}
+
+    learned, held_out = set.union(*map(documents, store.train)), documents(store.held_out)
+    assert held_out and len(learned) > 100 * len(held_out) and not learned & held_out
+
+
+def test_documents_are_tokenised_in_batches_of_bounded_length():
+    documents = ["短"] * 10_000 + ["长" * 10_000] * 100
+    batches = list(_batches(documents))
+    assert [text for one in batches for text in one] == documents
+    assert max(map(len, batches)) == 4096 and max(sum(map(len, one)) for one in batches) < 300_000
+
+
+def test_the_guard_covers_every_fold_and_the_vocabulary(corpus, monkeypatch):
+    questions = [f"{'鱻' * 3}{subject}的第{number}问" for subject in "甲乙" for number in range(30)]
+    entries = [f"    question :{one}\n    answer :x\n    subject:{one[3]}\n" for one in questions]
+    (corpus / "public/unionpay_faq").mkdir(parents=True)
+    (corpus / f"public/{FOLDED['unionpay_faq'][0]}/data.txt").write_text("".join(entries), encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(corpus / "public"))
+    marks = guarded_marks(["unionpay_faq"])
+    assert marks == {mark(one) for one in questions}
+    with (corpus / "corpus/texts.txt").open("a", encoding="utf-8") as stream:
+        stream.write("\n" + "\n".join(questions))
+    recipe, config = load_script("training/pretrain.py"), recipe_config(corpus)
+    free = recipe.vocabulary(config, corpus / "out", frozenset())
+    guarded = recipe.vocabulary(config, corpus / "out", marks)  # the same folder: the guard makes it anew
+    assert "鱻" in free.get_vocab() and "鱻" not in guarded.get_vocab()
 
 
 def test_texts_of_a_task_are_read_from_its_training_rows(corpus, tmp_path):
@@ -230,7 +460,7 @@ def test_texts_of_a_task_are_read_from_its_training_rows(corpus, tmp_path):
     path.write_text("\n".join(rows))
     counts = Counter()
     assert list(read_documents(path, counts)) == ["不错", "很好"]
-    assert counts == {"kept": 2, "no JSON with a text": 4, "empty": 1, "cut": 0}
+    assert counts == {"kept": 2, "no JSON with a text": 4, "empty": 1}
     texts = {"folder": corpus / "corpus", "files": {"texts.txt": 1}, "tasks": {"intent": 0.5}}
     pretrain(corpus, steps=1, corpus=texts)
     made = json.loads((corpus / "outputs/tiny/encoder/pretraining.json").read_text())
@@ -247,14 +477,29 @@ def test_a_full_disk_keeps_the_last_checkpoint(corpus, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(ModelError, match=r"No space left.*the one before is kept"):
+    with pytest.raises(StorageError, match=r"No space left.*what stood there is kept"):
         pretrain(corpus, steps=30)
     assert (folder / "state.json").read_text() == before and len(list(folder.parent.iterdir())) == 4
+
+
+def test_a_full_disk_at_the_end_loses_no_step(corpus, monkeypatch):
+    recipe = load_script("training/pretrain.py")
+
+    def full(*_):
+        raise StorageError
+
+    monkeypatch.setattr(recipe, "write_encoder", full)
+    with pytest.raises(StorageError):
+        pretrain(corpus, steps=4)
+    assert json.loads((corpus / "outputs/tiny/checkpoint/state.json").read_text())["step"] == 4
 
 
 def test_encoders_that_cannot_be_loaded(tmp_path):
     with pytest.raises(ModelError, match=r"does not exist"):
         locate(str(tmp_path / "none"))
+    for missing in ("outputs/pretrain/encoder", "data/my-encoder"):  # of the second, the first part is a folder of ours
+        with pytest.raises(ModelError, match=f"encoder folder /.*{missing} does not exist"):
+            locate(missing)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"no config\.json"):
         locate(str(tmp_path / "empty"))
@@ -341,3 +586,7 @@ def test_labelled_texts_of_a_step_are_the_same_whenever_it_runs(corpus, public_s
     one, same, other = (labelled_batch(sets, {"xmxoxo_phone": 1}, 8, 1, step) for step in (5, 5, 6))
     assert torch.equal(one.inputs, same.inputs) and torch.equal(one.target, same.target)
     assert one.inputs.shape != other.inputs.shape or not torch.equal(one.inputs, other.inputs)
+    shares = [one.share(process, 3) for process in range(3)]
+    assert sum(share.tokens for share in shares) == one.tokens == sum(len(row[row > 0]) for row in one.inputs)
+    for process, share in enumerate(shares):
+        assert torch.equal(share.inputs, one.inputs[process::3]) and torch.equal(share.target, one.target[process::3])

@@ -1,23 +1,34 @@
 """The shape of an encoder, and going on from one of the same shape."""
 
 from hashlib import sha256
+from typing import Self
 
+from pydantic import Field, model_validator
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from aftersales.core.config import Config
 from aftersales.core.errors import ModelError
+from aftersales.encoders.corpus import MOST_TOKENS
 from aftersales.encoders.load import load_encoder
 
 
 class Architecture(Config):
     """The shape of the encoder."""
 
-    vocabulary: int = 8192
-    layers: int = 4
-    hidden: int = 256
-    heads: int = 4
-    intermediate: int = 1024
-    positions: int = 256
+    vocabulary: int = Field(default=8192, ge=512, le=MOST_TOKENS)
+    layers: int = Field(default=4, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    heads: int = Field(default=4, ge=1)
+    intermediate: int = Field(default=1024, ge=1)
+    positions: int = Field(default=256, ge=8)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(
+                f"hidden={self.hidden} is no multiple of twice heads={self.heads}; every head needs an even width"
+            )
+        return self
 
 
 def bert_config(shape: Architecture, tokenizer: PreTrainedTokenizerFast) -> BertConfig:

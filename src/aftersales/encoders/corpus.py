@@ -5,12 +5,14 @@ functions of (seed, step) alone: training resumed at any step goes on as if it h
 generator states.
 """
 
+import codecs
 import hashlib
 import json
 import lzma
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,17 @@ import numpy as np
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from aftersales.core.errors import DataError
+from aftersales.core.errors import DataError, ModelError
 from aftersales.core.files import atomic_folder, sha256_of_file, write_json
-from aftersales.encoders.guard import mark
+from aftersales.encoders.guard import fingerprint_of_marks, mark
+from aftersales.encoders.tokenizer import fingerprint_of_vocabulary
 from aftersales.text.normalise import MAX_CHARACTERS, normalise
 
 HELD_OUT_PER_THOUSAND = 5
 LONGEST_LINE = 1 << 20  # bytes; what follows in the same line is left out
+CONTINUATION = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that do not begin a character
+MOST_TOKENS = 1 << 16  # ids are stored in 16 bits
+BATCH_TEXTS, BATCH_CHARACTERS = 4096, 1 << 18  # tokenised at once; a character takes some 200 bytes meanwhile
 
 Segment = Callable[[str], Sequence[str]]
 
@@ -39,43 +45,75 @@ def read_documents(
 
     Args:
         path: the file.
-        counts: when given, receives how many lines were kept, empty, not UTF-8, no JSON with a text, cut or repeated.
+        counts: when given, receives how many lines were kept, empty, not UTF-8, no JSON with a text, cut to
+            ``MAX_CHARACTERS``, guarded or repeated, and how many characters were cut off.
         seen: when given, marks of documents already read; repeated ones are left out.
         guarded: marks of documents to leave out.
 
     Raises:
-        DataError: the file is missing, or no .xz file though its name says so.
+        DataError: the file is missing or cannot be read, or is no .xz file though its name says so.
     """
     if not path.is_file():
-        raise DataError(f"corpus file {path} does not exist; set corpus.folder to the folder that holds it")
+        raise DataError(
+            f"corpus file {path} does not exist; set corpus.folder to the folder that holds it "
+            "(a relative one begins at the project)"
+        )
     counts = Counter() if counts is None else counts
+    for text in _texts(path, counts):
+        found = mark(text)
+        if not text:
+            counts["empty"] += 1
+        elif found in guarded:
+            counts["guarded"] += 1
+        elif seen is not None and found in seen:
+            counts["repeated"] += 1
+        else:
+            if seen is not None:
+                seen.add(found)
+            counts["kept"] += 1
+            yield text
+
+
+def _texts(path: Path, counts: Counter[str]) -> Iterator[str]:
+    """Yield the normalised text of every line that has one, counting the others and what is cut off."""
+    labelled = ".jsonl" in path.suffixes
     try:
         with lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb") as stream:
-            for line, cut in _lines(stream):
+            for line, beyond in _lines(stream):
                 try:
-                    written = line.decode("utf-8", "ignore" if cut else "strict")
-                    text = normalise((_text_of(written) if ".jsonl" in path.suffixes else written)[:MAX_CHARACTERS])
+                    text, dropped = _beginning(line, beyond, labelled)
                 except UnicodeDecodeError:
                     counts["not UTF-8"] += 1
                     continue
                 except ValueError:
                     counts["no JSON with a text"] += 1
                     continue
-                counts["cut"] += cut or len(line) > 4 * MAX_CHARACTERS
-                found = mark(text)
-                if not text:
-                    counts["empty"] += 1
-                elif found in guarded:
-                    counts["guarded"] += 1
-                elif seen is not None and found in seen:
-                    counts["repeated"] += 1
-                else:
-                    if seen is not None:
-                        seen.add(found)
-                    counts["kept"] += 1
-                    yield text
+                if dropped:
+                    counts["cut"] += 1
+                    counts["characters cut off"] += dropped
+                yield normalise(text)
     except (lzma.LZMAError, EOFError) as error:
         raise DataError(f"{path} is not a whole .xz file ({error}); copy or compress it again") from None
+    except OSError as error:
+        raise DataError(f"corpus file {path} cannot be read ({error}); copy it again or mend its permissions") from None
+
+
+def _beginning(line: bytes, beyond: int, labelled: bool) -> tuple[str, int]:
+    """Return the first ``MAX_CHARACTERS`` characters of a line's text and the number of those that follow.
+
+    Args:
+        line: at most ``LONGEST_LINE`` bytes.
+        beyond: characters of the line after these.
+        labelled: the line is a row of JSON.
+
+    Raises:
+        ValueError: the line is not UTF-8 (UnicodeDecodeError), or no JSON with a text.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    written = decoder.decode(line, final=not beyond).rstrip("\r\n")  # only the character at the cut may be half one
+    text = _text_of(written) if labelled else written
+    beyond += bool(decoder.getstate()[0])
+    return text[:MAX_CHARACTERS], max(0, len(text) + beyond - MAX_CHARACTERS)
 
 
 def _text_of(row: str) -> str:
@@ -89,19 +127,14 @@ def _text_of(row: str) -> str:
     return found
 
 
-def shown(source: Path) -> str:
-    """Return the name under which a source is counted; every task calls its rows ``train.jsonl``."""
-    return f"{source.parent.name}/{source.name}" if source.suffix == ".jsonl" else source.name
-
-
-def _lines(stream: Any) -> Iterator[tuple[bytes, bool]]:
-    """Yield each line, at most ``LONGEST_LINE`` bytes of it, and whether it was longer, in constant memory."""
+def _lines(stream: Any) -> Iterator[tuple[bytes, int]]:
+    """Yield of each line ``LONGEST_LINE`` bytes at most and the number of characters after them, in constant memory."""
     while line := stream.readline(LONGEST_LINE):
-        cut = not line.endswith(b"\n") and len(line) == LONGEST_LINE
-        rest = line
-        while cut and rest and not rest.endswith(b"\n"):
-            rest = stream.readline(LONGEST_LINE)
-        yield line, cut
+        beyond, last = 0, line
+        while len(last) == LONGEST_LINE and not last.endswith(b"\n"):
+            last = stream.readline(LONGEST_LINE)
+            beyond += len(last.rstrip(b"\r\n").translate(None, CONTINUATION))
+        yield line, beyond
 
 
 @dataclass(frozen=True)
@@ -114,7 +147,7 @@ class TokenStore:
         held_out: one array of shape (tokens,) over all sources, never trained on.
         fingerprint: SHA-256 over the documents that were read.
         starts: likewise as ``train``, boolean, true where a word starts; None when words were not segmented.
-        counts: file name -> how many lines were kept, empty, not UTF-8, cut or repeated.
+        counts: name of a source -> what ``read_documents`` counted in it.
     """
 
     train: Sequence[np.ndarray]
@@ -127,7 +160,7 @@ class TokenStore:
 
 def build_token_store(
     folder: Path,
-    sources: Sequence[Path],
+    sources: Mapping[str, Path],
     weights: Sequence[float],
     tokenizer: PreTrainedTokenizerFast,
     length: int,
@@ -138,7 +171,7 @@ def build_token_store(
 
     Args:
         folder: where the arrays are kept.
-        sources: text files.
+        sources: text files by the name under which each is counted.
         weights: how often each is drawn, relative to the others.
         tokenizer: of the encoder.
         length: tokens of a training row.
@@ -147,27 +180,26 @@ def build_token_store(
 
     Raises:
         DataError: a source, or the held-out part, is not longer than one row of ``length`` tokens.
+        ModelError: the vocabulary is too large for 16-bit ids.
+        StorageError: the arrays cannot be written.
     """
     described = folder / "store.json"
-    wanted = [f"{shown(source)} {sha256_of_file(source) if source.is_file() else ''}" for source in sources]
-    vocabulary = hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
-    wanted += [f"vocabulary {vocabulary}", f"words {segment is not None}"]
+    if len(tokenizer) > MOST_TOKENS:
+        raise ModelError(f"the vocabulary has {len(tokenizer):,} tokens, more than {MOST_TOKENS:,}; take a smaller one")
+    wanted = [f"{name} {sha256_of_file(path) if path.is_file() else ''}" for name, path in sources.items()]
+    wanted += [f"vocabulary {fingerprint_of_vocabulary(tokenizer)}", f"words {segment is not None}"]
     if guarded:
-        wanted.append(f"guarded {hashlib.sha256(b''.join(sorted(guarded))).hexdigest()}")
+        wanted.append(f"guarded {fingerprint_of_marks(guarded)}")
     if not (described.is_file() and json.loads(described.read_text())["sources"] == wanted):
         with atomic_folder(folder) as aside:
             fingerprint, counts = _write_tokens(aside, sources, tokenizer, segment, guarded)
             write_json(aside / "store.json", {"sources": wanted, "fingerprint": fingerprint, "counts": counts})
     names = [f"{index}.bin" for index in range(len(sources))]
-    for name in (*names, "held_out.bin"):
-        tokens = (folder / name).stat().st_size // np.dtype(np.uint16).itemsize
+    store = json.loads(described.read_text(encoding="utf-8"))
+    for file, name in zip((*names, "held_out.bin"), (*sources, None), strict=True):
+        tokens = (folder / file).stat().st_size // np.dtype(np.uint16).itemsize
         if tokens <= length:
-            which = "the held-out part" if name == "held_out.bin" else str(sources[names.index(name)])
-            raise DataError(
-                f"{which} has {tokens} tokens, more than sequence_length={length} are needed; "
-                "give more text or a shorter sequence_length"
-            )
-    store = json.loads(described.read_text())
+            raise _too_short(name, tokens, length, store["counts"])
     return TokenStore(
         train=[np.memmap(folder / name, dtype=np.uint16, mode="r") for name in names],
         weights=weights,
@@ -180,7 +212,7 @@ def build_token_store(
 
 def _write_tokens(
     folder: Path,
-    sources: Sequence[Path],
+    sources: Mapping[str, Path],
     tokenizer: PreTrainedTokenizerFast,
     segment: Segment | None,
     guarded: Set[bytes],
@@ -189,11 +221,11 @@ def _write_tokens(
     digest, seen = hashlib.sha256(), set[bytes]()
     held_out: list[int] = []
     counts: dict[str, dict[str, int]] = {}
-    for index, source in enumerate(sources):
+    for index, (name, path) in enumerate(sources.items()):
         counted: Counter[str] = Counter()
         with (folder / f"{index}.bin").open("wb") as tokens, (folder / f"{index}.bin.starts").open("wb") as starts:
-            rows = _tokenise(read_documents(source, counted, seen, guarded), tokenizer, segment)
-            for text, ids, begins in tqdm(rows, desc=f"tokenising {shown(source)}", unit=" texts", mininterval=5):
+            rows = _tokenise(read_documents(path, counted, seen, guarded), tokenizer, segment)
+            for text, ids, begins in tqdm(rows, desc=f"tokenising {name}", unit=" texts", mininterval=5):
                 hashed = hashlib.sha256(text.encode()).digest()
                 digest.update(hashed)
                 if int.from_bytes(hashed[:4], "big") % 1000 < HELD_OUT_PER_THOUSAND:
@@ -201,7 +233,7 @@ def _write_tokens(
                 else:
                     tokens.write(np.asarray(ids, dtype=np.uint16).tobytes())
                     starts.write(np.asarray(begins, dtype=bool).tobytes())
-        counts[shown(source)] = dict(counted)
+        counts[name] = dict(counted)
     (folder / "held_out.bin").write_bytes(np.asarray(held_out, dtype=np.uint16).tobytes())
     return digest.hexdigest(), counts
 
@@ -210,17 +242,43 @@ def _tokenise(
     documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, segment: Segment | None
 ) -> Iterator[tuple[str, list[int], list[bool]]]:
     """Yield each document with its ids, ended by [SEP], and whether a word starts at each."""
-    while batch := [text for _, text in zip(range(4096), documents, strict=False)]:
+    for batch in _batches(documents):
         encoded = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=segment is not None, verbose=False)
         for row, text in enumerate(batch):
             ids = [*encoded["input_ids"][row], tokenizer.sep_token_id]
             begins: list[bool] = []
             if segment is not None:
-                edges = {0}
-                for word in segment(text):
-                    edges.add(max(edges) + len(word))
+                edges = {0, *accumulate(len(word) for word in segment(text))}
                 begins = [*(first in edges for first, _ in encoded["offset_mapping"][row]), True]
             yield text, ids, begins
+
+
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the documents in lists that are short in characters too, because a document may be a whole book."""
+    batch: list[str] = []
+    characters = 0
+    for text in documents:
+        batch.append(text)
+        characters += len(text)
+        if len(batch) >= BATCH_TEXTS or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _too_short(name: str | None, tokens: int, length: int, counts: Mapping[str, Mapping[str, int]]) -> DataError:
+    """Return the error of a source, or of the held-out part, that gives no row, with what became of its lines."""
+    counted = Counter[str]()
+    for one in counts.values() if name is None else [counts[name]]:
+        counted.update(one)
+    lines = ", ".join(f"{count:,} {what}" for what, count in counted.items() if count) or "none"
+    which = f"the held-out part ({HELD_OUT_PER_THOUSAND} of 1,000 documents)" if name is None else f"corpus file {name}"
+    way_out = "save the text as UTF-8, " if counted["not UTF-8"] else ""
+    return DataError(
+        f"{which} has {tokens} tokens, more than sequence_length={length} are needed; lines: {lines}; "
+        f"{way_out}give more text or a shorter sequence_length"
+    )
 
 
 def rows_of_step(
@@ -245,9 +303,17 @@ def rows_of_step(
 
 
 def hidden_positions(
-    rows: np.ndarray, starts: np.ndarray | None, rate: float, special: Sequence[int], seed: int, step: int
+    rows: np.ndarray,
+    starts: np.ndarray | None,
+    rate: float,
+    special: Sequence[int],
+    seed: int,
+    step: int,
+    processes: int = 1,
 ) -> np.ndarray:
     """Choose about ``rate`` of the ordinary tokens; with ``starts``, whole words at a time (Cui et al. 2021).
+
+    Every process, which takes each ``processes``-th row, gets at least one: the mean loss of none is no number.
 
     Returns:
         Boolean, of the shape of ``rows``.
@@ -257,7 +323,12 @@ def hidden_positions(
         # Every token of a word takes the draw of the word's first one.
         first = np.maximum.accumulate(np.where(starts, np.arange(rows.shape[1]), 0), axis=1)
         drawn = np.take_along_axis(drawn, first, axis=1)
-    return np.asarray((drawn < rate) & ~np.isin(rows, special))
+    ordinary = ~np.isin(rows, special)
+    hidden = (drawn < rate) & ordinary
+    for mine in (slice(process, None, processes) for process in range(processes)):
+        if not hidden[mine].any() and ordinary[mine].any():
+            hidden[mine] = ordinary[mine] & (drawn[mine] == drawn[mine][ordinary[mine]].min())
+    return np.asarray(hidden)
 
 
 def mask_rows(
@@ -272,15 +343,9 @@ def mask_rows(
 
 
 def jieba_words() -> Segment:
-    """Return jieba's segmentation into words.
+    """Return jieba's segmentation into words."""
+    import jieba  # here, because few runs want it and it takes a second
 
-    Raises:
-        DataError: jieba is not installed.
-    """
-    try:
-        import jieba
-    except ImportError:
-        raise DataError("whole_words needs the package jieba: pip install jieba, or set whole_words=false") from None
     jieba.setLogLevel("ERROR")
     words: Segment = jieba.lcut
     return words

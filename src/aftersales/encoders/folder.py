@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import BertModel, PreTrainedTokenizerFast
 from transformers.models.bert.modeling_bert import BertPooler
 
-from aftersales.core.files import atomic_folder, write_json, write_text
+from aftersales.core.files import atomic_folder, unwritable, write_json, write_text
 from aftersales.encoders.load import locate
+from aftersales.encoders.objectives import REPLACED_WEIGHT
 
 OBJECTIVE_NAMES = {"mlm": "masked-language modelling", "electra": "replaced-token detection"}
-
+LOSS_UNITS = {
+    "mlm": "nats a hidden token",
+    "electra": f"(the generator's nats a hidden token and {REPLACED_WEIGHT:g} times the detector's a token)",
+}
 
 HISTORY = "pretraining.json"
 
@@ -32,6 +37,9 @@ def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokeniz
         encoder: trained, without a pooler.
         tokenizer: its tokenizer.
         made: objective, held-out loss, corpus and settings; the card is made of them.
+
+    Raises:
+        StorageError: the folder cannot be written.
     """
     # Classifiers read [CLS] through a pooler, which pre-training does not have: it starts as the identity.
     encoder.pooler = BertPooler(encoder.config)
@@ -41,10 +49,13 @@ def write_encoder(folder: Path, encoder: BertModel, tokenizer: PreTrainedTokeniz
     encoder.config.attention_probs_dropout_prob = 0.1
     tokenizer.backend_tokenizer.no_truncation()  # that of the last call would be saved with it
     with atomic_folder(folder) as aside:
-        encoder.cpu().to(torch.float16).save_pretrained(aside)
+        try:
+            encoder.cpu().to(torch.float16).save_pretrained(aside)
+        except SafetensorError as error:  # so it reports a full disk
+            raise unwritable(folder, error) from None
         tokenizer.save_pretrained(aside)
         write_json(aside / HISTORY, made)
-        write_text(aside / "README.md", card(made, encoder.num_parameters()))
+        write_text(aside / "README.md", card(made, encoder.num_parameters(), len(tokenizer)))
 
 
 def _stages(made: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,8 +63,8 @@ def _stages(made: dict[str, Any]) -> list[dict[str, Any]]:
     return [made, *(_stages(made["started_from"]) if "started_from" in made else [])]
 
 
-def card(made: dict[str, Any], parameters: int) -> str:
-    """Return the card of an encoder as Markdown."""
+def card(made: dict[str, Any], parameters: int, vocabulary: int) -> str:
+    """Return the card of an encoder of so many parameters and tokens in its vocabulary as Markdown."""
     shape = made["config"]["architecture"]
     stages = "\n".join(f"{number}. {_told(one)}" for number, one in enumerate(reversed(_stages(made)), 1))
     return f"""---
@@ -64,7 +75,7 @@ tags: [after-sales, feature-extraction]
 
 # A small Chinese encoder
 
-BERT with {shape["layers"]} layers x {shape["hidden"]}, {shape["heads"]} heads, {shape["vocabulary"]:,} tokens,
+BERT with {shape["layers"]} layers x {shape["hidden"]}, {shape["heads"]} heads, {vocabulary:,} tokens,
 {parameters / 1e6:.1f} M parameters in 16 bits. Tokens are single Chinese characters, digits, punctuation and emoji, and
 word pieces of Latin letters (`aftersales.encoders.tokenizer`).
 
@@ -91,15 +102,20 @@ def _told(stage: dict[str, Any]) -> str:
     files = ", ".join(f"{name} (x {weight:g})" for name, weight in stage["corpus"].items())
     lines = f" Lines: {', '.join(f'{count:,} {what}' for what, count in counts.items())}." if counts else ""
     sets, guarded = (config.get("labelled") or {}).get("sets", {}), config.get("guarded") or []
-    labelled = f" Beside the text it learned the training rows of {', '.join(sets)} with their labels." if sets else ""
+    learned = stage.get("labelled_tokens_seen")
+    beside = f" ({learned / 1e6:.1f} M tokens)" if learned else ""
+    labelled = (
+        f" Beside the text it learned the training rows of {', '.join(sets)} with their labels{beside}." if sets else ""
+    )
     kept_out = (
         f"Validation and test texts of {', '.join(guarded)} were left out." if guarded else "No list left texts out."
     )
-    objective = OBJECTIVE_NAMES[config.get("objective", "mlm")].capitalize()
-    learned = objective + words + (bag if config["bag_of_words"] else "")
+    objective = config.get("objective", "mlm")
+    task = OBJECTIVE_NAMES[objective].capitalize() + words + (bag if config["bag_of_words"] else "")
     return (
-        f"{learned}; {config['steps']:,} steps of {config['batch_size']} x {config['sequence_length']} tokens, "
-        f"{stage['tokens_seen'] / 1e6:.1f} M tokens; loss on held-out text {stage['held_out_loss']:.3f} nats. "
+        f"{task}; {config['steps']:,} steps of {config['batch_size']} x {config['sequence_length']} tokens, "
+        f"{stage['tokens_seen'] / 1e6:.1f} M tokens; loss on held-out text "
+        f"{stage['held_out_loss']:.3f} {LOSS_UNITS[objective]}. "
         f"Files by how often each is drawn: {files}; fingerprint `{stage['corpus_fingerprint'][:16]}`."
         f"{lines}{labelled} {kept_out}"
     )

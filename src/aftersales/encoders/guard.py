@@ -1,7 +1,7 @@
 """Texts that an encoder must not learn from, because something will be measured on them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from aftersales.corpora.labelled import FOLDS, LabelledData
 from aftersales.corpora.public import FOLDED, load_public
@@ -12,6 +12,11 @@ from aftersales.text.normalise import key, normalise
 def mark(text: str) -> bytes:
     """Return a short key under which two texts count as one, whatever their punctuation, case and width."""
     return hashlib.blake2b(key(normalise(text)).encode(), digest_size=8).digest()
+
+
+def fingerprint_of_marks(marks: Set[bytes]) -> str:
+    """Return the SHA-256 of a set of marks."""
+    return hashlib.sha256(b"".join(sorted(marks))).hexdigest()
 
 
 def guarded_marks(names: Sequence[str]) -> frozenset[bytes]:

@@ -5,10 +5,12 @@ or a homophone changes one token only; Latin letters form words, or pieces of th
 is one ``tokenizer.json`` that transformers and the torch-free runtime read alike.
 """
 
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from hashlib import sha256
 from string import ascii_lowercase
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -78,6 +80,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int, max_length: int)
         sep_token=SEP,
         mask_token=MASK,
     )
+
+
+def fingerprint_of_vocabulary(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the SHA-256 of all tokens with their ids."""
+    return sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def _ranked(counts: Counter[str]) -> list[str]:
