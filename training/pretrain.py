@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 from aftersales.core.config import Config, load
 from aftersales.core.errors import AftersalesError, ConfigError, ModelError, nearest
 from aftersales.core.files import atomic_folder, recover, sha256_of_file, write_json
+from aftersales.core.interrupts import held_interrupts
 from aftersales.core.paths import project_root
 from aftersales.corpora.public import ADAPTERS
 from aftersales.encoders.architecture import Architecture, bert_config, digest, start_from
@@ -150,7 +152,8 @@ class PretrainConfig(Config):
     def _fits(self) -> Self:
         if self.warmup + self.decay > self.steps:
             raise ValueError(
-                f"warmup={self.warmup} and decay={self.decay} do not fit into steps={self.steps}; set them"
+                f"warmup={self.warmup} and decay={self.decay} are more than steps={self.steps} together; "
+                f"set for example warmup={self.steps // 10} decay={self.steps // 4}"
             )
         positions = self.architecture.positions
         lengths = {
@@ -349,21 +352,25 @@ def train(
     bar = tqdm(
         range(first, config.steps), initial=first, total=config.steps, unit="step", mininterval=10, disable=quiet
     )
-    for step in bar:
-        batch = draw(config, material.tokenizer, material.store, step, accelerator)
-        lesson = draw_labelled(config, material.labelled, step)
-        loss = learn(config, accelerator, wrapped, optimizer, step, batch, lesson)
-        training.step = step + 1
-        training.loss += 0.02 * (loss - training.loss)
-        training.labelled_tokens += lesson.tokens if lesson else 0
-        count(work, config, model, step, lesson)
-        work.seconds = time.monotonic() - started
-        if training.step % CURVE_EVERY == 0:
-            training.curve.append((training.step, round(training.loss, 4)))
-            bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{work.tokens / work.seconds:,.0f}")
-        due = training.step % config.checkpoint_every == 0 or training.step == config.steps
-        if due and accelerator.is_main_process:
-            checkpoint.save(model, optimizer, training)
+    # Of several processes each would stop at another step: there the last checkpoint has to do.
+    with held_interrupts() if accelerator.num_processes == 1 else nullcontext(lambda: False) as stopped:
+        for step in bar:
+            batch = draw(config, material.tokenizer, material.store, step, accelerator)
+            lesson = draw_labelled(config, material.labelled, step)
+            loss = learn(config, accelerator, wrapped, optimizer, step, batch, lesson)
+            training.step = step + 1
+            training.loss += 0.02 * (loss - training.loss)
+            training.labelled_tokens += lesson.tokens if lesson else 0
+            count(work, config, model, step, lesson)
+            work.seconds = time.monotonic() - started
+            if training.step % CURVE_EVERY == 0:
+                training.curve.append((training.step, round(training.loss, 4)))
+                bar.set_postfix(loss=f"{training.loss:.3f}", tokens_s=f"{work.tokens / work.seconds:,.0f}")
+            due = training.step % config.checkpoint_every == 0 or training.step == config.steps or stopped()
+            if due and accelerator.is_main_process:
+                checkpoint.save(model, optimizer, training)
+            if stopped():
+                raise KeyboardInterrupt
     return work
 
 
@@ -465,4 +472,5 @@ if __name__ == "__main__":
     try:
         main(load(PretrainConfig, Path(sys.argv[1]), sys.argv[2:]))
     except AftersalesError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -396,4 +396,5 @@ if __name__ == "__main__":
     try:
         main(load(MeasureConfig, Path(sys.argv[1]), sys.argv[2:]), Path(sys.argv[1]).parent)
     except AftersalesError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -73,4 +73,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
     except AftersalesError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
@@ -70,6 +72,23 @@ def test_stopped_and_resumed_equals_uninterrupted(corpus, public_set, monkeypatc
     # the gradient there is nothing but that noise, which Adam blows up.
     for name in whole.keys() - {name for name in whole if name.endswith("key.bias")}:
         torch.testing.assert_close(whole[name].float(), halves[name].float(), atol=5e-4, rtol=0)
+
+
+def test_ctrl_c_in_a_step_keeps_that_step(corpus, monkeypatch):
+    script = load_script("training/pretrain.py")
+    learn = script.learn
+
+    def pressed_in_step_three(config, accelerator, model, optimizer, step, *rest):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(config, accelerator, model, optimizer, step, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(script, "learn", pressed_in_step_three)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(corpus, steps=20)
+    assert json.loads((corpus / "outputs/tiny/checkpoint/state.json").read_text())["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 SETTINGS = {"steps": 30, "batch_size": 4, "architecture": {"hidden": 32}, "corpus": {"files": {"a.txt": 1}}, "out": "a"}
@@ -498,7 +517,7 @@ def test_a_full_disk_at_the_end_loses_no_step(corpus, monkeypatch):
 def test_encoders_that_cannot_be_loaded(tmp_path):
     with pytest.raises(ModelError, match=r"does not exist"):
         locate(str(tmp_path / "none"))
-    for missing in ("outputs/pretrain/encoder", "data/my-encoder"):  # of the second, the first part is a folder of ours
+    for missing in ("outputs/no_such_run/encoder", "data/my-encoder"):  # of the second, the first part is a folder of ours
         with pytest.raises(ModelError, match=f"encoder folder /.*{missing} does not exist"):
             locate(missing)
     (tmp_path / "empty").mkdir()
@@ -548,7 +567,9 @@ def test_a_set_with_folds_cannot_be_learned_from(corpus):
 
 
 def test_a_schedule_that_does_not_fit_is_refused(corpus):
-    with pytest.raises(ConfigError, match="warmup=3 and decay=8 do not fit into steps=10"):
+    with pytest.raises(
+        ConfigError, match=r"warmup=3 and decay=8 are more than steps=10 together; set for example warmup=1 decay=2"
+    ):
         pretrain(corpus, steps=10, warmup=3, decay=8)
 
 
