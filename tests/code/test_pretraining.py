@@ -517,7 +517,10 @@ def test_a_full_disk_at_the_end_loses_no_step(corpus, monkeypatch):
 def test_encoders_that_cannot_be_loaded(tmp_path):
     with pytest.raises(ModelError, match=r"does not exist"):
         locate(str(tmp_path / "none"))
-    for missing in ("outputs/no_such_run/encoder", "data/my-encoder"):  # of the second, the first part is a folder of ours
+    for missing in (
+        "outputs/no_such_run/encoder",
+        "data/my-encoder",
+    ):  # of the second, the first part is a folder of ours
         with pytest.raises(ModelError, match=f"encoder folder /.*{missing} does not exist"):
             locate(missing)
     (tmp_path / "empty").mkdir()
