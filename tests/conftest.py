@@ -65,12 +65,11 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, shipped_texts: list[s
 TINY = {"vocabulary": 2000, "layers": 2, "hidden": 32, "heads": 2, "intermediate": 64, "positions": 64}
 
 
-def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", **settings: Any) -> None:
-    """Pre-train a tiny encoder on ``folder/corpus``; ``settings`` replace keys of the config."""
+def pretrain_config(folder: Path, steps: int = 10, out: str = "outputs/tiny", **settings: Any) -> Any:
+    """The config of a tiny encoder from ``folder/corpus``; ``settings`` replace keys of it."""
     from aftersales.core.config import build
-    from aftersales.core.paths import load_script
+    from aftersales.encoders.pretrain_config import PretrainConfig
 
-    recipe = load_script("training/pretrain.py")
     values = {
         "recipe": "pretrain",
         "corpus": {"folder": folder / "corpus", "files": {"texts.txt": 1}},
@@ -85,4 +84,11 @@ def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", **settings: An
         **settings,
         "architecture": {**TINY, **settings.get("architecture", {})},
     }
-    recipe.main(build(recipe.PretrainConfig, values, "tiny"))
+    return build(PretrainConfig, values, "tiny")
+
+
+def pretrain(folder: Path, steps: int, out: str = "outputs/tiny", **settings: Any) -> None:
+    """Pre-train a tiny encoder on ``folder/corpus``; ``settings`` replace keys of the config."""
+    from aftersales.core.paths import load_script
+
+    load_script("training/pretrain.py").main(pretrain_config(folder, steps, out, **settings))

@@ -7,7 +7,7 @@ import click
 
 from aftersales import __version__
 from aftersales.cli import ab, data, service, training
-from aftersales.core.errors import AftersalesError
+from aftersales.core.errors import told_errors
 
 # Set before any library is imported: nothing we ship reports to anybody.
 QUIET = {
@@ -40,13 +40,11 @@ def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        cli(standalone_mode=False)
+        with told_errors():
+            cli(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("stopped; run the same command again to go on", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
-    except AftersalesError as error:
-        click.echo(f"error: {error}", err=True)
         sys.exit(2)

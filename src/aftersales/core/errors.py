@@ -4,7 +4,9 @@ Each message names the thing that is wrong and the way out. The command line pri
 exits with code 2; every other exception is a bug of ours and shows its traceback.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -30,6 +32,16 @@ class TrackingError(AftersalesError):
 
 class StorageError(AftersalesError):
     """A disk is full, or a folder must not be written."""
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """End the program with the message of an error that its user can mend, and exit code 2."""
+    try:
+        yield
+    except AftersalesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,13 +11,14 @@ from types import FrameType
 def held_interrupts() -> Iterator[Callable[[], bool]]:
     """Hold back Ctrl-C, and yield a function that says whether it was pressed; a second press ends at once.
 
-    Signals reach the main thread alone: in any other nothing is held.
+    Nothing is held in another thread than the main one, which alone gets signals, and nothing where Ctrl-C is ignored,
+    as in a job that a shell runs in the background.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield lambda: False
         return
     pressed = False
-    before = signal.getsignal(signal.SIGINT)
 
     def press(_number: int, _frame: FrameType | None) -> None:
         nonlocal pressed
