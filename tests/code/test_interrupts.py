@@ -8,7 +8,7 @@ import pytest
 from aftersales.core.interrupts import held_interrupts
 
 
-def test_a_press_is_held_and_a_second_one_ends():
+def test_a_press_is_held_and_a_second_one_ends(ctrl_c):
     with pytest.raises(KeyboardInterrupt), held_interrupts() as pressed:
         os.kill(os.getpid(), signal.SIGINT)
         assert pressed()

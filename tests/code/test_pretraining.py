@@ -47,7 +47,7 @@ def test_stopped_and_resumed_equals_uninterrupted(corpus, public_set, monkeypatc
         torch.testing.assert_close(whole[name].float(), halves[name].float(), atol=5e-4, rtol=0)
 
 
-def test_ctrl_c_in_a_step_keeps_that_step(corpus, monkeypatch):
+def test_ctrl_c_in_a_step_keeps_that_step(corpus, ctrl_c, monkeypatch):
     script = load_script("training/pretrain.py")
     learn = script.learn
 
