@@ -14,14 +14,16 @@ from aftersales.corpora.interactions import Event, Histories, Interactions, Item
 from aftersales.corpora.synthetic_interactions import generate
 from aftersales.evaluation.ranking import gains, served_ranks
 from aftersales.recommenders import RECOMMENDERS, Recommender, create
-from aftersales.recommenders.ease import item_weights
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender as Served
 from aftersales.tracking.gate import GateRefused, promote
 from aftersales.tracking.registry import evidence_of, run_of
 
 ROOT = Path(__file__).parents[2]
-SMALL: dict[str, dict[str, Any]] = {"sequential": {"epochs": 2, "dimensions": 16, "blocks": 1, "max_length": 8}}
+SMALL: dict[str, dict[str, Any]] = {
+    "sequential": {"epochs": 2, "dimensions": 16, "blocks": 1, "max_length": 8},
+    "ials": {"factors": 8, "iterations": 3},
+}
 T = 1_735_689_600
 
 
@@ -60,10 +62,13 @@ def test_scores_have_the_shape_of_the_contract(model: Recommender[Any], interact
     assert np.isfinite(scores).all()
 
 
-def test_users_and_padding_do_not_change_each_other(model: Recommender[Any], interactions: Interactions) -> None:
+def test_users_and_padding_do_not_change_each_other(
+    model: Recommender[Any], interactions: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together = model.score(sample(interactions))
-    alone = model.score(sample(interactions), batch_size=1)
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together, model.score(sample(interactions), batch_size=1), atol=1e-5)
+    monkeypatch.setattr("aftersales.recommenders.base.PLACES_AT_ONCE", 90)
+    np.testing.assert_allclose(together, model.score(sample(interactions)), atol=1e-5)
 
 
 def test_an_empty_history_is_answered_with_popularity(model: Recommender[Any], interactions: Interactions) -> None:
@@ -107,6 +112,27 @@ def test_strange_input_is_refused(model: Recommender[Any], interactions: Interac
             model.score(Histories.of([[index]]))
     with pytest.raises(DataError, match="no events"):
         new(model.name).fit(interactions.only(["view"]))
+
+
+def test_items_without_events_come_last_where_the_model_has_no_answer_for_them(
+    model: Recommender[Any], interactions: Interactions, tmp_path: Path
+) -> None:
+    catalogue = [Item(*row) for row in interactions.items.itertuples(index=False)]
+    events = [Event(*row) for row in interactions.events.itertuples(index=False)]
+    newer = new(model.name).fit(Interactions.of([Item("new"), *catalogue, Item("newer")], events))
+    folder = exported(newer, tmp_path / "model")
+    if not json.loads((folder / "recommender.json").read_text(encoding="utf-8"))["cold_items"]:
+        scores = newer.score(sample(interactions))
+        assert (scores[:, [0, -1]] == scores.min(axis=1, keepdims=True)).all()
+
+
+def test_a_graph_that_no_file_can_hold_is_refused_before_it_is_written(
+    model: Recommender[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aftersales.recommenders.base.MAX_GRAPH_BYTES", 1000)
+    with pytest.raises(ModelError, match=r"items, and a graph can hold 0\.0 GB; leave"):
+        model.export(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_unknown_names_and_options_are_named() -> None:
@@ -158,25 +184,6 @@ def test_altered_folders_are_refused(interactions: Interactions, tmp_path: Path)
     seal(folder, "classifier", "intent")
     with pytest.raises(ModelError, match="not a recommender"):
         Served.load(folder)
-
-
-def test_ease_is_the_closed_form() -> None:
-    seen = np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [0, 1, 0]], dtype=float)
-    histories = Histories.of([[1, 2, 2], [1, 3], [3, 2, 1], [2]])
-    weights = item_weights(histories, 3, l2=0.5).numpy()
-    assert np.diag(weights).tolist() == [0, 0, 0]
-    for column in range(3):  # ridge regression of each item on the two others
-        others = [item for item in range(3) if item != column]
-        x, y = seen[:, others], seen[:, column]
-        np.testing.assert_allclose(weights[others, column], np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ y))
-
-
-def test_recent_popularity_counts_recent_events() -> None:
-    items = [Item("old"), Item("new")]
-    events = [Event("u", "old", "buy", T), Event("v", "old", "buy", T), Event("u", "new", "buy", T + 40 * 86_400)]
-    data = Interactions.of(items, events)
-    assert create("popularity").fit(data).score(Histories.of([[1]])).argmax() == 0
-    assert create("popularity", {"recent_days": 30}).fit(data).score(Histories.of([[1]])).argmax() == 1
 
 
 def test_sequential_learns_order_where_popularity_and_ease_cannot() -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, NamedTuple, Self, cast, get_args
 
@@ -138,24 +138,32 @@ class Interactions:
         items: one row an item with the columns of ``Item``; row r has item index r + 1 in every model.
         events: one row an event with the columns of ``Event``, sorted by user and time; events of equal time
             keep the order in which they were given.
+        timed: False where ``timestamp`` is only the place in the user's sequence, as in public sets without times.
     """
 
     items: pd.DataFrame
     events: pd.DataFrame
+    timed: bool = True
 
     @classmethod
     def of(cls, items: Iterable[Item], events: Iterable[Event]) -> Self:
-        """Build from records.
+        """Build from records; see ``of_tables``."""
+        return cls.of_tables(
+            pd.DataFrame(list(items), columns=list(Item._fields)),
+            pd.DataFrame(list(events), columns=list(Event._fields)),
+        )
+
+    @classmethod
+    def of_tables(cls, items: pd.DataFrame, events: pd.DataFrame, timed: bool = True) -> Self:
+        """Build from a row an item and a row an event, with the columns of ``Item`` and ``Event``.
 
         Raises:
             DataError: no item, a duplicate item id, an unknown kind, an empty user, or an item that is not in
                 the catalogue.
         """
-        item_table = pd.DataFrame(list(items), columns=list(Item._fields))
-        event_table = pd.DataFrame(list(events), columns=list(Event._fields))
-        _check(item_table, event_table)
-        ordered = event_table.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
-        return cls(item_table, ordered.astype({"timestamp": np.int64}))
+        _check(items, events)
+        ordered = events.sort_values(["user_id", "timestamp"], kind="stable", ignore_index=True)
+        return cls(items, ordered.astype({"timestamp": np.int64}), timed)
 
     @property
     def n_items(self) -> int:
@@ -192,7 +200,7 @@ class Interactions:
 
     def where(self, mask: NDArray[np.bool_]) -> "Interactions":
         """Return the same catalogue with the events at which ``mask``, shape (events,), is true."""
-        return Interactions(self.items, self.events[mask].reset_index(drop=True))
+        return replace(self, events=self.events[mask].reset_index(drop=True))
 
     def histories(self) -> Histories:
         """Return the sequence of all events of every user."""

@@ -5,6 +5,8 @@ from typing import Any
 from aftersales.core.errors import ConfigError, nearest
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.ease import Ease
+from aftersales.recommenders.ials import Ials
+from aftersales.recommenders.item_knn import ItemKnn
 from aftersales.recommenders.popularity import Popularity
 from aftersales.recommenders.sequential import Sequential
 
@@ -12,7 +14,9 @@ RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
     recommender.name: recommender
     for recommender in (
         Popularity,
+        ItemKnn,
         Ease,
+        Ials,
         Sequential,
     )
 }

@@ -26,6 +26,10 @@ C = TypeVar("C", bound=Config)
 OPSET = 17
 # Longer histories are cut to their last items, as they are when the model is served.
 MAX_HISTORY = 1000
+# Places of padded histories that are scored at once; some models need a few hundred numbers for each.
+PLACES_AT_ONCE = 1 << 16
+# What one file of ONNX (protobuf) can hold.
+MAX_GRAPH_BYTES = 2**31 - 1
 
 
 class Recommender(ABC, Generic[C]):
@@ -34,10 +38,12 @@ class Recommender(ABC, Generic[C]):
     Attributes:
         name: under which configurations and the registry know it.
         config_type: the class of its configuration.
+        cold_items: whether it has an answer for items without events in training; otherwise they come last.
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type[Config]]
+    cold_items: ClassVar[bool] = False
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -60,8 +66,9 @@ class Recommender(ABC, Generic[C]):
         """
         if train.events.empty:
             raise DataError("there are no events to learn from; give interactions with purchases")
-        popularity = torch.from_numpy(np.bincount(train.item_index, minlength=train.n_items + 1)[1:]).float()
-        self._fitted = _Contract(self._fit(train), popularity).eval(), train
+        known = np.bincount(train.item_index, minlength=train.n_items + 1)[1:] > 0
+        ranked = torch.from_numpy(known | self.cold_items)
+        self._fitted = _Contract(self._fit(train), self._without_history(train), ranked).eval(), train
         return self
 
     @abstractmethod
@@ -70,6 +77,10 @@ class Recommender(ABC, Generic[C]):
 
         It must not depend on the number of zeros before a history and need not answer an empty one.
         """
+
+    def _without_history(self, train: Interactions) -> Tensor:
+        """Return the scores for an empty history, shape (n_items,): how many events each item has."""
+        return torch.from_numpy(np.bincount(train.item_index, minlength=train.n_items + 1)[1:]).float()
 
     def score(self, histories: Histories, batch_size: int = 512) -> NDArray[np.float32]:
         """Return how much each user wants each item, shape (users, n_items); only the order within a row counts.
@@ -86,17 +97,26 @@ class Recommender(ABC, Generic[C]):
         scores = np.empty((len(histories), train.n_items), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(histories), batch_size):
-                batch = histories.select(start, start + batch_size).padded()[:, -MAX_HISTORY:]
-                scores[start : start + batch_size] = graph(torch.from_numpy(batch)).numpy()
+                batch = torch.from_numpy(histories.select(start, start + batch_size).padded()[:, -MAX_HISTORY:])
+                row = start
+                for part in batch.split(max(1, PLACES_AT_ONCE // batch.shape[1])):
+                    scores[row : row + len(part)] = graph(part).numpy()
+                    row += len(part)
         return scores
 
     def export(self, folder: Path) -> None:
         """Write ``model.onnx``, ``items.json`` (in the order of the columns) and ``recommender.json``.
 
         Raises:
-            ModelError: the model is not fitted.
+            ModelError: the model is not fitted, or is larger than a graph may be.
         """
         graph, train = self._require_fit()
+        size = sum(tensor.nbytes for tensor in graph.state_dict().values())
+        if size > MAX_GRAPH_BYTES:
+            raise ModelError(
+                f"{self.name} holds {size / 1e9:.1f} GB for {train.n_items:,} items, and a graph can hold "
+                f"{MAX_GRAPH_BYTES / 1e9:.1f} GB; leave items without sales out of the catalogue, or take another model"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         _export_graph(graph, folder / "model.onnx")
         shown = train.items[["item_id", "title", "category", "kind"]]
@@ -105,6 +125,7 @@ class Recommender(ABC, Generic[C]):
             "model": self.name,
             "config": self.config.model_dump(mode="json"),
             "max_history": MAX_HISTORY,
+            "cold_items": self.cold_items,
             "data_fingerprint": train.fingerprint,
         }
         write_json(folder / "recommender.json", described)
@@ -116,18 +137,21 @@ class Recommender(ABC, Generic[C]):
 
 
 class _Contract(nn.Module):
-    """The graph of the contract: the model's scores, and popularity where the history is empty."""
+    """The graph of the contract: the model, an answer to an empty history, and last what the model cannot rank."""
 
-    popularity: Tensor
+    without_history: Tensor
+    ranked: Tensor
 
-    def __init__(self, model: nn.Module, popularity: Tensor) -> None:
+    def __init__(self, model: nn.Module, without_history: Tensor, ranked: Tensor) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("popularity", popularity)
+        self.register_buffer("without_history", without_history)
+        self.register_buffer("ranked", ranked)
 
     def forward(self, history: Tensor) -> Tensor:
         known = (history > 0).any(dim=1, keepdim=True)
-        return torch.where(known, self.model(history), self.popularity).float()
+        scores = torch.where(known, self.model(history), self.without_history).float()
+        return torch.where(self.ranked, scores, scores.amin(dim=1, keepdim=True))
 
 
 def _export_graph(graph: nn.Module, path: Path) -> None:

@@ -2,21 +2,28 @@
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from aftersales.core.config import Config
+from aftersales.core.errors import DataError
 from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 
+DAY = 86_400
+
 
 class PopularityConfig(Config):
-    """Options of ``Popularity``.
+    """Options of ``Popularity``; both may be given.
 
     Attributes:
         recent_days: count only the last so many days of the training data; all of it when None.
+        half_life_days: an event so many days before the end of the training data counts half; all count the same
+            when None.
     """
 
-    recent_days: float | None = None
+    recent_days: float | None = Field(default=None, gt=0)
+    half_life_days: float | None = Field(default=None, gt=0)
 
 
 class Popularity(Recommender[PopularityConfig]):
@@ -26,11 +33,23 @@ class Popularity(Recommender[PopularityConfig]):
     config_type = PopularityConfig
 
     def _fit(self, train: Interactions) -> nn.Module:
-        index = train.item_index
-        if self.config.recent_days is not None:
-            times = train.events["timestamp"].to_numpy()
-            index = index[times > times.max() - self.config.recent_days * 86_400]
-        return _Constant(torch.from_numpy(np.bincount(index, minlength=train.n_items + 1)[1:]).float())
+        return _Constant(self._without_history(train))
+
+    def _without_history(self, train: Interactions) -> Tensor:
+        weights = self._event_weights(train)
+        return torch.from_numpy(np.bincount(train.item_index, weights, minlength=train.n_items + 1)[1:]).float()
+
+    def _event_weights(self, train: Interactions) -> np.ndarray | None:
+        """Return what each event counts, shape (events,); None where all count the same."""
+        recent_days, half_life = self.config.recent_days, self.config.half_life_days
+        if recent_days is None and half_life is None:
+            return None
+        if not train.timed:
+            raise DataError("these events have an order but no times; leave out recent_days and half_life_days")
+        times = train.events["timestamp"].to_numpy()
+        age = (times.max() - times) / DAY
+        weights = np.ones(len(age)) if half_life is None else 0.5 ** (age / half_life)
+        return weights if recent_days is None else weights * (age < recent_days)
 
 
 class _Constant(nn.Module):
