@@ -11,6 +11,7 @@ from aftersales.corpora.catalogue import load_catalogue
 from aftersales.corpora.interaction_tables import Columns, read_interactions
 from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
 from aftersales.corpora.synthetic_interactions import DAY, DAYS, START, generate
+from aftersales.corpora.time_split import global_time_split
 
 T = 1_735_689_600
 ITEMS = [Item(name, title=name) for name in "abcde"]
@@ -63,6 +64,39 @@ def test_events_of_equal_time_keep_their_order() -> None:
 def test_a_split_without_long_histories_is_refused() -> None:
     with pytest.raises(DataError, match="longer histories"):
         leave_one_out(Interactions.of(ITEMS, [Event("u", "a", "buy", T)]))
+
+
+def test_the_split_by_time_is_one_moment_for_all() -> None:
+    day = 86_400
+    events = [
+        Event("u", "a", "buy", T),
+        Event("u", "b", "service", T + 1 * day),
+        Event("u", "c", "buy", T + 4 * day),
+        Event("u", "a", "buy", T + 5 * day),
+        Event("u", "c", "buy", T + 5 * day + 1),
+        Event("u", "d", "buy", T + 8 * day),
+        Event("new", "e", "buy", T + 9 * day),
+        Event("gone", "e", "buy", T + 2 * day),
+        Event("gone", "b", "service", T + 6 * day),
+    ]
+    split = global_time_split(Interactions.of(ITEMS, events), validation_days=3, test_days=3)
+    assert split.train.events["user_id"].tolist() == ["gone", "u", "u"]
+    assert split.validation.histories.users == ["u"] and split.validation.histories.items.tolist() == [1, 2]
+    assert split.validation.targets.tolist() == [3, 1] and split.validation.rows.tolist() == [0, 0]
+    assert split.test.histories.users == ["new", "u"] and split.test.histories.lengths.tolist() == [0, 5]
+    assert split.test.histories.items.tolist() == [1, 2, 3, 1, 3]
+    assert split.test.targets.tolist() == [5, 4] and split.test.rows.tolist() == [0, 1]
+
+
+def test_a_split_by_time_needs_times_and_days() -> None:
+    data = Interactions.of(ITEMS, [Event("u", "a", "buy", T), Event("u", "b", "view", T + 10 * 86_400)])
+    with pytest.raises(DataError, match=r"before the last 12 days; hold out fewer of the 10 days"):
+        global_time_split(data, validation_days=6, test_days=6)
+    with pytest.raises(DataError, match="no 'buy' event lies in one of the parts"):
+        global_time_split(data, validation_days=2, test_days=2)
+    untimed = Interactions.of_tables(data.items, data.events, timed=False)
+    with pytest.raises(DataError, match="no times, which a split by time needs; use leave_one_out"):
+        global_time_split(untimed.only(["buy"]), validation_days=1, test_days=1)
 
 
 @pytest.mark.parametrize("table_format", ["csv", "jsonl", "parquet"])

@@ -119,15 +119,24 @@ class Histories:
 
 @dataclass(frozen=True)
 class Holdout:
-    """What is to be predicted: for each user the history before the target, and the target's item index.
+    """What is to be predicted: for each user the history before the targets, and the targets' item indices.
 
     Attributes:
         histories: n users.
-        targets: item indices 1..n_items, int64 of shape (n,).
+        targets: item indices 1..n_items, int64 of shape (targets,).
+        offsets: user u's targets are ``targets[offsets[u]:offsets[u + 1]]``, at least one, int64 of shape (n + 1,);
+            None where every user has one.
     """
 
     histories: Histories
     targets: NDArray[np.int64]
+    offsets: NDArray[np.int64] | None = None
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The user's row number beside each target, shape (targets,)."""
+        per_user = 1 if self.offsets is None else np.diff(self.offsets)
+        return np.repeat(np.arange(len(self.histories), dtype=np.int64), per_user)
 
 
 @dataclass(frozen=True)
@@ -211,12 +220,12 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Split:
-    """Leave-one-out by time.
+    """What to learn from, what to choose on, and what to report.
 
     Attributes:
-        train: what came before the validation target; everything of users with too few events.
-        validation: the last target but one.
-        test: the last target; its histories include the validation target.
+        train: what came before the validation targets; everything of users who have none.
+        validation: the targets to choose on; in leave-one-out the last target but one.
+        test: the targets to report, in leave-one-out the last; its histories include the validation targets.
     """
 
     train: Interactions

@@ -1,4 +1,4 @@
-"""Adapters of public labelled sets. Their rows stay outside the repository, in the folder that one setting names."""
+"""Adapters of public labelled sets (of interactions: ``recommendation``); their rows stay outside the repository."""
 
 import os
 from collections.abc import Callable
@@ -45,11 +45,20 @@ def load_public(name: str, fold: int | None = None) -> LabelledData:
     if (name in FOLDED) != (fold is not None):
         wants = f"needs data.fold, 0 to {FOLDS - 1}" if name in FOLDED else "has published parts; leave out data.fold"
         raise ConfigError(f"public set {name!r} {wants}")
+    folder = public_folder(name, (FOLDED[name] if fold is not None else ADAPTERS[name])[0])
+    return FOLDED[name][1](folder, fold) if fold is not None else ADAPTERS[name][1](folder)
+
+
+def public_folder(name: str, folder_name: str) -> Path:
+    """Return the folder of a public set below ``$AFTERSALES_PUBLIC_DATA``.
+
+    Raises:
+        ConfigError: the variable is not set, or its folder holds no such folder.
+    """
     root = os.environ.get(PUBLIC_DATA_VARIABLE)
     if not root:
         raise ConfigError(f"set {PUBLIC_DATA_VARIABLE} to the folder that holds the public sets to use {name!r}")
-    folder_name = (FOLDED[name] if fold is not None else ADAPTERS[name])[0]
     found = sorted(Path(root).glob(f"**/{folder_name}"))
     if not found:
         raise ConfigError(f"{PUBLIC_DATA_VARIABLE}={root} holds no folder {folder_name!r}")
-    return FOLDED[name][1](found[0], fold) if fold is not None else ADAPTERS[name][1](found[0])
+    return found[0]
