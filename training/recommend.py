@@ -9,23 +9,27 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aftersales.core.config import Config, load
-from aftersales.core.errors import ModelError
+from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import atomic_folder, write_json, write_text
 from aftersales.core.paths import outputs
 from aftersales.corpora.interaction_tables import Columns, read_interactions
-from aftersales.corpora.interactions import EventKind, Histories, Interactions, Split, leave_one_out
+from aftersales.corpora.interactions import EventKind, Histories, Holdout, Interactions, Split, leave_one_out
+from aftersales.corpora.public.recommendation import load_public_interactions
 from aftersales.corpora.synthetic_interactions import generate
+from aftersales.evaluation.classification import Figure
 from aftersales.evaluation.intervals import bootstrap_interval
-from aftersales.evaluation.ranking import Ranking, evaluate_ranking
+from aftersales.evaluation.rank_metrics import METRICS
+from aftersales.evaluation.ranking import Ranking, Scorer, evaluate_ranking
+from aftersales.evaluation.ranking_report import RankingReport
 from aftersales.recommenders import create
 from aftersales.recommenders.base import MAX_HISTORY
 from aftersales.runtime.manifest import seal
@@ -46,6 +50,7 @@ class Data(Config):
 
     Attributes:
         source: ``synthetic``, or the path of a CSV, TSV, JSON lines or Parquet file of events.
+        public: a public set with one target a user, with its published split, instead of ``source``.
         items: path of the catalogue that belongs to ``source``, if there is one.
         user_column, item_column, time_column, kind_column: names in ``source``; without ``kind_column`` every
             event is a purchase.
@@ -56,6 +61,7 @@ class Data(Config):
     """
 
     source: str = SYNTHETIC
+    public: str | None = None
     items: Path | None = None
     user_column: str = "user_id"
     item_column: str = "item_id"
@@ -67,6 +73,12 @@ class Data(Config):
     history: tuple[EventKind, ...] = ("buy", "service")
     target: EventKind = "buy"
 
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.public and self.source != SYNTHETIC:
+            raise ValueError("give either data.source or data.public")
+        return self
+
 
 class Model(Config):
     """Which recommender, with the options of its own configuration."""
@@ -76,43 +88,78 @@ class Model(Config):
 
 
 class RecommendConfig(Config):
-    """Everything a run depends on."""
+    """Everything a run depends on.
+
+    Attributes:
+        data: what to learn from and to be judged on.
+        model: which recommender.
+        exclude_history: leave the items of the history out of the list; None: as published for a public set, else no.
+        metric: the headline.
+        seed: of the model, where it has one.
+        threads: of torch and of the models' libraries.
+    """
 
     recipe: str
     data: Data = Data()
     model: Model
-    exclude_history: bool = False
-    metric: str = Field(default="ndcg@10", pattern=r"^(hr|ndcg|mrr)@(5|10|20)$")
+    exclude_history: bool | None = None
+    metric: str = Field(default="ndcg@10", pattern=rf"^({'|'.join(METRICS)})@(5|10|20)$")
     seed: int = 1
     threads: int = Field(default=1, ge=1)
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What is learned from, what is predicted, and how it is judged.
+
+    Attributes:
+        split: the split; the model is chosen on what ``split.train`` teaches.
+        final_train: what the model that is tested learns from.
+        candidates: items that are ranked, shape (n_items,).
+        exclude_history: whether items of the history are left out of the list.
+        fingerprint: SHA-256 of the data.
+    """
+
+    split: Split
+    final_train: Interactions
+    candidates: NDArray[np.bool_]
+    exclude_history: bool
+    fingerprint: str
+
+
 def main(config: RecommendConfig) -> Outcome:
-    """Fit on the past, judge on each user's last purchase, write the model folder and log the run."""
+    """Fit on the past, judge on what users bought next, write the model folder and log the run."""
     torch.set_num_threads(config.threads)
     begun = time.monotonic()
-    interactions = read(config.data)
-    print(f"{interactions.n_users:,} users, {interactions.n_items:,} items, {len(interactions.events):,} events")
-    split = leave_one_out(interactions.only(config.data.history), config.data.target)
+    data = read(config)
+    train = data.final_train
+    print(f"{train.n_users:,} users, {train.n_items:,} items, {len(train.events):,} events to learn from")
 
     options = with_seed(config.model.name, config.model.options, config.seed)
-    floor, model = create(FLOOR).fit(split.train), create(config.model.name, options)
+    model = create(config.model.name, options)
     started = time.monotonic()
-    model.fit(split.train)
+    model.fit(data.split.train)
+    validation = ranked(model.score, data.split.validation, data)
+    if train is not data.split.train:
+        started = time.monotonic()
+        model.fit(train)
     fit_seconds = time.monotonic() - started
 
-    candidates = candidates_of(interactions, split)
-    validation = evaluate_ranking(model.score, split.validation, candidates, config.exclude_history)
-    test = evaluate_ranking(model.score, split.test, candidates, config.exclude_history)
-    below = evaluate_ranking(floor.score, split.test, candidates, config.exclude_history)
-    found = Found(interactions, split, candidates, validation, test, below, fit_seconds)
+    started = time.monotonic()
+    test = ranked(model.score, data.split.test, data)
+    seconds = time.monotonic() - started
+    print(f"ranked {len(test.ranks):,} users x {train.n_items:,} items in {seconds:.1f} s")
+    below = ranked(create(FLOOR).fit(train).score, data.split.test, data)
+    report = RankingReport.of(test, below, data.split.test, train)
+    found = Found(data, validation, test, below, report, fit_seconds)
 
     folder = outputs() / "models" / TASK
     with atomic_folder(folder) as aside:
         model.export(aside)
         write_text(aside / "README.md", card(config, found))
         seal(aside, "recommender", TASK)
-        check_export(model.score(split.test.histories.select(0, PARITY_USERS)), aside, split.test.histories)
+        histories = data.split.test.histories
+        check_export(model.score(histories.select(0, PARITY_USERS)), aside, histories)
     seconds = time.monotonic() - begun
     with tempfile.TemporaryDirectory() as scratch:
         write_evidence(Path(scratch), config, found)
@@ -128,6 +175,11 @@ def main(config: RecommendConfig) -> Outcome:
     )
     print(outcome.report())
     return outcome
+
+
+def ranked(score: Scorer, holdout: Holdout, data: Loaded) -> Ranking:
+    """Rank the targets of one part of the data."""
+    return evaluate_ranking(score, holdout, data.candidates, data.exclude_history)
 
 
 def check_export(scores: NDArray[np.float32], folder: Path, histories: Histories) -> None:
@@ -149,23 +201,49 @@ def check_export(scores: NDArray[np.float32], folder: Path, histories: Histories
 class Found:
     """What a run found, for its card, its evidence and the experiment store."""
 
-    interactions: Interactions
-    split: Split
-    candidates: NDArray[np.bool_]
+    data: Loaded
     validation: Ranking
     test: Ranking
     floor: Ranking
+    report: RankingReport
     fit_seconds: float
 
 
 def shown(ranking: Ranking, metric: str) -> str:
     """Return a figure with its interval over users."""
     values = ranking.values(metric)
-    low, high = bootstrap_interval(values)
-    return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
+    return str(Figure(float(values.mean()), *bootstrap_interval(values)))
 
 
-def read(data: Data) -> Interactions:
+def read(config: RecommendConfig) -> Loaded:
+    """Generate the synthetic interactions, or read the user's own or a public set.
+
+    Raises:
+        ConfigError: the public set is unknown or has several targets a user.
+        DataError: a file is wrong, or no user has enough events.
+    """
+    if config.data.public:
+        return read_public(config.data.public, config.exclude_history)
+    interactions = read_own(config.data)
+    split = leave_one_out(interactions.only(config.data.history), config.data.target)
+    candidates = candidates_of(interactions, split)
+    return Loaded(split, split.train, candidates, bool(config.exclude_history), interactions.fingerprint)
+
+
+def read_public(name: str, exclude_history: bool | None) -> Loaded:
+    """Read a public set with its published split."""
+    found = load_public_interactions(name)
+    if found.split.test.offsets is not None:
+        raise ConfigError(
+            f"data.public: {name} has several targets a user, which the evidence of a run cannot hold; rank it with "
+            "aftersales.evaluation.ranking.evaluate_ranking"
+        )
+    every = np.ones(found.interactions.n_items, dtype=bool)
+    exclude = found.exclude_history if exclude_history is None else exclude_history
+    return Loaded(found.split, found.published_train, every, exclude, found.fingerprint)
+
+
+def read_own(data: Data) -> Interactions:
     """Generate the synthetic interactions or read the user's own."""
     if data.source == SYNTHETIC:
         return generate(data.seed, data.users)
@@ -188,44 +266,39 @@ def candidates_of(interactions: Interactions, split: Split) -> NDArray[np.bool_]
     return products if products[targets - 1].all() else np.ones(len(products), dtype=bool)
 
 
-def intervals_of(ranking: Ranking) -> dict[str, tuple[float, float]]:
-    """Return the bootstrap interval of every metric that is a mean over users."""
-    metrics = [metric for metric in ranking.figures() if not metric.startswith("coverage")]
-    return {metric: bootstrap_interval(ranking.values(metric)) for metric in metrics}
+def origin_of(data: Data) -> str:
+    """Say where the rows come from."""
+    if data.public:
+        return f"the public set `{data.public}`"
+    if data.source == SYNTHETIC:
+        return (
+            f"the synthetic interactions of `data/interactions`, seed {data.seed}: the figures say nothing about real "
+            "customers"
+        )
+    return f"`{Path(data.source).name}`"
 
 
 def card(config: RecommendConfig, found: Found) -> str:
     """Return the model card."""
-    interactions, split = found.interactions, found.split
-    intervals, floor = intervals_of(found.test), found.floor.figures()
-    rows = []
-    for metric, value in found.test.figures().items():
-        bounds = f"{intervals[metric][0]:.4f} – {intervals[metric][1]:.4f}" if metric in intervals else ""
-        rows.append(f"| {metric} | {value:.4f} | {bounds} | {floor[metric]:.4f} |")
-    origin = (
-        f"the synthetic interactions of `data/interactions`, seed {config.data.seed}: the figures say nothing "
-        "about real customers"
-        if config.data.source == SYNTHETIC
-        else f"`{Path(config.data.source).name}`"
-    )
-    repeats = "left out of the list" if config.exclude_history else "may be recommended again"
+    data, name = found.data, config.model.name
+    train = data.final_train
+    repeats = "left out of the list" if data.exclude_history else "may be recommended again"
+    cold = "have scores of their own" if create(name, config.model.options).cold_items else "come last"
     return "\n".join(
         [
-            f"# Recommender: {config.model.name}",
+            f"# Recommender: {name}",
             "",
-            f"Trained on {origin}: {len(split.train.events):,} events ({', '.join(config.data.history)}), "
-            f"{interactions.n_users:,} users, {interactions.n_items:,} items. Data SHA-256 "
-            f"`{interactions.fingerprint[:12]}`, seed {config.seed}.",
+            f"Trained on {origin_of(config.data)}: {len(train.events):,} events, {train.n_users:,} users, "
+            f"{train.n_items:,} items. Data SHA-256 `{data.fingerprint[:12]}`, seed {config.seed}.",
             "",
-            f"Evaluated on the last `{config.data.target}` of {len(split.test.targets):,} users (leave-one-out by "
-            f"time, full ranking; items of the history {repeats}).",
+            f"Evaluated on what came next for {len(found.test.ranks):,} users (full ranking; items of the history "
+            f"{repeats}).",
             "",
-            f"| metric | {config.model.name} | 95 % interval over users | floor: {FLOOR} |",
-            "|---|---|---|---|",
-            *rows,
+            *found.report.markdown(config.metric, name, FLOOR),
             "",
             "`model.onnx`: `history` (batch, length) of item indices from 1, right-aligned after zeros, to `scores` "
-            "(batch, items) in the order of `items.json`. An empty history is answered with popularity.",
+            "(batch, items) in the order of `items.json`. An empty history is answered with popularity; items without "
+            f"events in training {cold}.",
             "",
         ]
     )
@@ -233,20 +306,22 @@ def card(config: RecommendConfig, found: Found) -> str:
 
 def write_evidence(folder: Path, config: RecommendConfig, found: Found) -> None:
     """Write evaluation.json and predictions.jsonl, which the gate and reviewers read."""
-    ids = np.array(found.interactions.items["item_id"])
+    data = found.data
+    ids = np.array(data.final_train.items["item_id"])
     evaluation = {
         "kind": "recommender",
         "metric": config.metric,
         "rows": len(found.test.ranks),
-        "figures": found.test.figures(),
-        "intervals": intervals_of(found.test),
-        "floor": found.floor.figures(),
+        "figures": found.report.figures,
+        "intervals": {metric: (one.low, one.high) for metric, (one, _) in found.report.intervals.items()},
+        "floor": found.report.floor,
+        "apart": found.report.apart,
         "validation": found.validation.figures(),
-        "exclude_history": config.exclude_history,
-        "candidates": ids[found.candidates].tolist(),
+        "exclude_history": data.exclude_history,
+        "candidates": ids[data.candidates].tolist(),
     }
     write_json(folder / "evaluation.json", evaluation)
-    holdout, lines = found.split.test, []
+    holdout, lines = data.split.test, []
     for row, user in enumerate(holdout.histories.users):
         history = holdout.histories.select(row, row + 1).items
         lines.append(
@@ -263,20 +338,19 @@ def write_evidence(folder: Path, config: RecommendConfig, found: Found) -> None:
 
 def describe(config: RecommendConfig, found: Found, folder: Path, evidence: Path, seconds: float) -> Logged:
     """Gather what the experiment store shows of this run."""
-    values, below = found.test.values(config.metric), found.floor.values(config.metric)
-    low, high = bootstrap_interval(values)
-    metrics = {name.replace("@", "_at_"): value for name, value in found.test.figures().items()}
+    figure, over_floor = found.report.intervals[config.metric]
+    metrics = {name.replace("@", "_at_"): value for name, value in found.report.figures.items()}
     headline = config.metric.replace("@", "_at_")
     metrics |= {
-        f"{headline}_low": low,
-        f"{headline}_high": high,
-        f"{headline}_floor": float(below.mean()),
-        f"{headline}_over_floor": float((values - below).mean()),
+        f"{headline}_low": figure.low,
+        f"{headline}_high": figure.high,
+        f"{headline}_floor": found.report.floor[config.metric],
+        f"{headline}_over_floor": over_floor.value,
         "fit_seconds": found.fit_seconds,
         "train_seconds": seconds,
         "model_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
     }
-    fingerprint = found.interactions.fingerprint
+    fingerprint = found.data.fingerprint
     history = [item.item_id for item in Recommender.load(folder).items[:2]]
     example = pd.DataFrame({"history": ["|".join(history)]})
     return Logged(
@@ -290,8 +364,8 @@ def describe(config: RecommendConfig, found: Found, folder: Path, evidence: Path
             "metric": headline,
             "config": json.dumps(config.model_dump(mode="json"), ensure_ascii=False),
         },
-        dataset=found.split.train.events,
-        dataset_name=config.data.source,
+        dataset=found.data.final_train.events,
+        dataset_name=config.data.public or config.data.source,
         dataset_digest=fingerprint,
         folder=folder,
         evidence=evidence,

@@ -33,6 +33,8 @@ def test_histories_are_padded_on_the_left_and_cut_to_the_last_items() -> None:
     assert histories.padded().tolist() == [[1, 2, 3], [0, 0, 0], [0, 0, 4]]
     assert histories.padded(2).tolist() == [[2, 3], [0, 0], [0, 4]]
     assert histories.select(1, 3).padded().tolist() == [[0], [4]]
+    assert histories.take(np.array([2, 0, 1, 0])).padded().tolist() == [[0, 0, 4], [1, 2, 3], [0, 0, 0], [1, 2, 3]]
+    assert histories.take(np.array([2, 0])).users == ["2", "0"]
     assert Histories.of([[]]).padded().tolist() == [[0]]
 
 

@@ -153,6 +153,17 @@ def test_ease_is_the_closed_form() -> None:
         np.testing.assert_allclose(weights[others, column], np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ y))
 
 
+def test_ease_adds_weights_up_and_recent_items_weigh_more() -> None:
+    data = bought(ROWS, 4)
+    weights = item_weights(data.histories(), 4, l2=1.0).numpy()
+    histories = Histories.of([[1, 3, 3], [3, 1, 4, 1]])
+    plain = create("ease", {"l2": 1.0}).fit(data).score(histories)
+    np.testing.assert_allclose(plain, [weights[0] + weights[2], weights[2] + weights[0] + weights[3]], atol=1e-6)
+    recent = create("ease", {"l2": 1.0, "half_life": 2.0}).fit(data).score(histories)
+    expected = [0.5 * weights[0] + weights[2], 0.5**1.5 * weights[2] + weights[0] + 0.5**0.5 * weights[3]]
+    np.testing.assert_allclose(recent, expected, atol=1e-6)
+
+
 def test_ease_refuses_a_catalogue_that_memory_cannot_hold() -> None:
     data = bought([[1, 2]], 2000)
     with pytest.raises(ConfigError, match=r"needs 0\.1 GB for 2,000 items and memory_gb allows 0\.05; take item_knn"):

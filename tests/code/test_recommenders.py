@@ -12,7 +12,8 @@ from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ConfigError, DataError, ModelError
 from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
 from aftersales.corpora.synthetic_interactions import generate
-from aftersales.evaluation.ranking import gains, served_ranks
+from aftersales.evaluation.rank_metrics import gains
+from aftersales.evaluation.ranking import served_ranks
 from aftersales.recommenders import RECOMMENDERS, Recommender, create
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender as Served
@@ -67,7 +68,7 @@ def test_users_and_padding_do_not_change_each_other(
 ) -> None:
     together = model.score(sample(interactions))
     np.testing.assert_allclose(together, model.score(sample(interactions), batch_size=1), atol=1e-5)
-    monkeypatch.setattr("aftersales.recommenders.base.PLACES_AT_ONCE", 90)
+    monkeypatch.setattr("aftersales.recommenders.base.NUMBERS_AT_ONCE", 30_000)
     np.testing.assert_allclose(together, model.score(sample(interactions)), atol=1e-5)
 
 
@@ -192,6 +193,35 @@ def test_sequential_learns_order_where_popularity_and_ease_cannot() -> None:
     split = leave_one_out(Interactions.of([Item(name) for name in "abcdef"], events))
     model = create("sequential", {"epochs": 60, "dimensions": 16, "blocks": 1, "dropout": 0.0}).fit(split.train)
     assert (model.score(split.test.histories).argmax(axis=1) + 1 == split.test.targets).all()
+
+
+def test_a_public_set_is_judged_as_it_is_published(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project / "public" / "s3rec_amazon"
+    folder.mkdir(parents=True)
+    rows = [[str(user), *(str(1 + (user + step) % 9) for step in range(6))] for user in range(1, 31)]
+    (folder / "Beauty.txt").write_text("\n".join(map(" ".join, rows)), encoding="utf-8")
+    (folder / "Beauty_item2attributes.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(project / "public"))
+    overrides = ["data.public=s3rec_amazon/Beauty", "model.name=item_knn", "model.options={}", "metric=recall@5"]
+    outcome = run_recipe(project / "configs/recommend_ease.yaml", tuple(overrides))
+    evidence = evidence_of(run_of(outcome.run_id))
+    evaluation = json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["exclude_history"] is True and evaluation["rows"] == 30
+    assert evaluation["figures"]["recall@5"] == 1.0  # six of nine items, without the five of the history
+    assert {"novelty@10", "diversity@10", "popularity_bias@10"} <= set(evaluation["figures"])
+    assert set(evaluation["apart"]) == {"warm users", "warm items"}
+    card = (outcome.folder / "README.md").read_text(encoding="utf-8")
+    assert "the public set `s3rec_amazon/Beauty`" in card and "| warm users | 30 | 1.0000 |" in card
+    repeated = [*overrides, "exclude_history=false"]
+    evidence = evidence_of(run_of(run_recipe(project / "configs/recommend_ease.yaml", tuple(repeated)).run_id))
+    assert json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))["exclude_history"] is False
+
+
+def test_sources_that_exclude_each_other_are_refused(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"give either data\.source or data\.public"):
+        run_recipe(project / "configs/recommend_ease.yaml", ("data.public=ml1m_gsasrec", "data.source=x.csv"))
+    with pytest.raises(ConfigError, match=r"metric.*auc@10"):
+        run_recipe(project / "configs/recommend_ease.yaml", ("metric=auc@10",))
 
 
 @pytest.mark.parametrize("config", ["recommend", "recommend_ease"])

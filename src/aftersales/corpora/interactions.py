@@ -103,6 +103,13 @@ class Histories:
         offsets = self.offsets[start : stop + 1]
         return Histories(self.users[start:stop], self.items[offsets[0] : offsets[-1]], offsets - offsets[0])
 
+    def take(self, rows: NDArray[np.int64]) -> "Histories":
+        """Return the histories of the users with these row numbers, in this order."""
+        lengths = self.lengths[rows]
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Histories([self.users[row] for row in rows], self.items[places], offsets)
+
     def padded(self, length: int | None = None) -> NDArray[np.int64]:
         """Return the last ``length`` items of each user, right-aligned, 0 before them: shape (n, length).
 

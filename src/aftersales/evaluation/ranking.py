@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError, ModelError
 from aftersales.corpora.interactions import Histories, Holdout
+from aftersales.evaluation.rank_metrics import METRICS, gains
 from aftersales.runtime.recommender import Recommender
 
 CUTOFFS = (5, 10, 20)
@@ -19,45 +20,29 @@ Scorer = Callable[[Histories], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where each user's target came, and what was shown.
+    """Where the targets came, and what was shown.
 
     Attributes:
-        ranks: rank of the target from 1, int64 of shape (users,).
+        ranks: rank of every target from 1, int64 of shape (targets,).
         coverage: cut-off k -> share of the candidates that stand in at least one user's first k.
+        lists: item indices of each user's first places, best first, 0 where nothing may be shown, int64 of shape
+            (users, greatest k or all items).
+        offsets: user u's targets are ``ranks[offsets[u]:offsets[u + 1]]``; None where each has one.
     """
 
     ranks: NDArray[np.int64]
     coverage: dict[int, float]
+    lists: NDArray[np.int64]
+    offsets: NDArray[np.int64] | None = None
 
     def values(self, metric: str) -> NDArray[np.float64]:
-        """Return ``hr@k``, ``ndcg@k`` or ``mrr@k`` of every user, shape (users,); their mean is the figure.
-
-        With one target a user, HR@k is recall@k, and the ideal DCG of NDCG@k is 1.
-
-        Raises:
-            DataError: the metric is none of these.
-        """
-        return gains(metric, self.ranks)
+        """Return a metric's value for every user, shape (users,); see ``rank_metrics.gains``."""
+        return gains(metric, self.ranks, self.offsets)
 
     def figures(self) -> dict[str, float]:
         """Return every metric at every cut-off, coverage included."""
-        means = {f"{name}@{k}": float(self.values(f"{name}@{k}").mean()) for name in _GAINS for k in self.coverage}
+        means = {f"{name}@{k}": float(self.values(f"{name}@{k}").mean()) for name in METRICS for k in self.coverage}
         return means | {f"coverage@{k}": share for k, share in self.coverage.items()}
-
-
-def gains(metric: str, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return what each rank is worth in ``metric``; see ``Ranking.values``."""
-    name, _, cutoff = metric.partition("@")
-    if name not in _GAINS or not cutoff.isdigit():
-        raise DataError(f"unknown ranking metric {metric!r}; it is {', '.join(f'{known}@k' for known in _GAINS)}")
-    return np.where(ranks <= int(cutoff), _GAINS[name](ranks), 0.0)
-
-
-_GAINS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {
-    "hr": lambda ranks: np.ones(len(ranks)),
-    "ndcg": lambda ranks: 1 / np.log2(ranks + 1),
-    "mrr": lambda ranks: 1 / ranks,
-}
 
 
 def evaluate_ranking(
@@ -68,7 +53,7 @@ def evaluate_ranking(
     cutoffs: Sequence[int] = CUTOFFS,
     batch_size: int = 1024,
 ) -> Ranking:
-    """Rank every user's target.
+    """Rank every target.
 
     Args:
         score: histories of some users -> scores (users, n_items).
@@ -76,11 +61,11 @@ def evaluate_ranking(
         candidates: items that may be shown, shape (n_items,); all of them when None.
         exclude_history: take the items of the history off the list. A target that stands in the history, such
             as a consumable bought again, then is a miss by definition: its rank is n_items.
-        cutoffs: values of k for the coverage.
-        batch_size: users scored at once.
+        cutoffs: values of k for the lists and the coverage.
+        batch_size: users scored, and targets ranked, at once.
 
     Returns:
-        Ranks in which items of equal score come in the order of the catalogue, as they do when served.
+        Ranks and lists in which items of equal score come in the order of the catalogue, as they do when served.
 
     Raises:
         DataError: there is no user, or a target is no candidate.
@@ -90,12 +75,10 @@ def evaluate_ranking(
         raise DataError("there is no user to evaluate; give longer histories")
     if candidates is not None and not candidates[holdout.targets - 1].all():
         raise DataError("a target is not among the candidates; evaluate on targets that may be shown")
-    ranks = np.empty(len(holdout.targets), dtype=np.int64)
-    shown: dict[int, set[int]] = {k: set() for k in cutoffs}
-    n_candidates = 0
-    for start in range(0, len(ranks), batch_size):
+    rows, ranks, lists, n_candidates = holdout.rows, np.empty_like(holdout.targets), [], 0
+    for start in range(0, len(holdout.histories), batch_size):
         histories = holdout.histories.select(start, start + batch_size)
-        scores = np.array(score(histories))
+        scores = np.array(score(histories), dtype=np.float32)
         if not np.isfinite(scores).all():
             raise ModelError("the model gave a score that is not a finite number; train it again")
         n_candidates = scores.shape[1] if candidates is None else int(candidates.sum())
@@ -103,10 +86,38 @@ def evaluate_ranking(
             scores[:, ~candidates] = -np.inf
         if exclude_history:
             scores[histories.rows, histories.items - 1] = -np.inf
-        ranks[start : start + batch_size] = target_ranks(scores, holdout.targets[start : start + batch_size])
-        for k, seen in shown.items():
-            seen.update(_first(scores, k))
-    return Ranking(ranks, {k: len(seen) / n_candidates for k, seen in shown.items()})
+        keys = ranking_keys(scores)
+        lists.append(_first(keys, max(cutoffs)))
+        begin, end = np.searchsorted(rows, [start, start + len(scores)])
+        for piece in range(begin, end, batch_size):
+            part = slice(piece, min(piece + batch_size, end))
+            ranks[part] = _ranks(keys, rows[part] - start, holdout.targets[part])
+    shown = np.concatenate(lists)
+    coverage = {k: len(np.setdiff1d(shown[:, :k], [0])) / n_candidates for k in cutoffs}
+    return Ranking(ranks, coverage, shown, holdout.offsets)
+
+
+def ranking_keys(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return whole numbers in the order of the ranking, largest first, no two alike in a row.
+
+    The upper half of a number is the score, whose bits are in the order of the numbers once those of negative ones are
+    flipped; the lower half is the place in the catalogue, so that of equal scores the earlier item comes first.
+    """
+    keys = _in_order(scores).astype(np.int64)
+    keys <<= 32
+    keys |= np.arange(scores.shape[1] - 1, -1, -1)
+    return keys
+
+
+def _in_order(scores: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return whole numbers in the order of ``scores``."""
+    bits = np.add(scores, 0, dtype=np.float32).view(np.int32)  # the sum turns -0 into 0
+    ordered: NDArray[np.int32] = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))
+    return ordered
+
+
+# Keys below this are of items with the score -inf, which must not be shown.
+EXCLUDED = (int(_in_order(np.full(1, -np.inf, dtype=np.float32))[0]) + 1) << 32
 
 
 def target_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -114,19 +125,26 @@ def target_ranks(scores: NDArray[np.float32], targets: NDArray[np.int64]) -> NDA
 
     An excluded target has the last rank.
     """
-    own = scores[np.arange(len(targets)), targets - 1][:, None]
-    before = np.arange(scores.shape[1]) < targets[:, None] - 1
-    ranks: NDArray[np.int64] = 1 + (scores > own).sum(axis=1) + ((scores == own) & before).sum(axis=1)
-    ranks[np.isneginf(own[:, 0])] = scores.shape[1]
+    return _ranks(ranking_keys(scores), np.arange(len(targets)), targets)
+
+
+def _ranks(keys: NDArray[np.int64], rows: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rank of each target in its row of ``keys``."""
+    own = keys[rows, targets - 1]
+    table = keys if np.array_equal(rows, np.arange(len(keys))) else keys[rows]
+    ranks: NDArray[np.int64] = 1 + (table > own[:, None]).sum(axis=1)
+    ranks[own < EXCLUDED] = keys.shape[1]
     return ranks
 
 
-def _first(scores: NDArray[np.float32], k: int) -> set[int]:
-    """Return the columns that stand in at least one row's first k; excluded ones never do."""
-    k = min(k, scores.shape[1])
-    top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    allowed = ~np.isneginf(np.take_along_axis(scores, top, axis=1))
-    return set(np.unique(top[allowed]).tolist())
+def _first(keys: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Return the item indices of the first k of each row, in order; 0 where only excluded ones are left."""
+    k = min(k, keys.shape[1])
+    top = np.argpartition(keys, keys.shape[1] - k, axis=1)[:, -k:]
+    found = np.take_along_axis(keys, top, axis=1)
+    order = np.argsort(-found, axis=1)
+    items = np.take_along_axis(top, order, axis=1) + 1
+    return np.where(np.take_along_axis(found, order, axis=1) < EXCLUDED, 0, items)
 
 
 def served_ranks(

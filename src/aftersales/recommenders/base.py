@@ -26,8 +26,8 @@ C = TypeVar("C", bound=Config)
 OPSET = 17
 # Longer histories are cut to their last items, as they are when the model is served.
 MAX_HISTORY = 1000
-# Places of padded histories that are scored at once; some models need a few hundred numbers for each.
-PLACES_AT_ONCE = 1 << 16
+# Numbers that a model may make of the histories it scores at once.
+NUMBERS_AT_ONCE = 1 << 24
 # What one file of ONNX (protobuf) can hold.
 MAX_GRAPH_BYTES = 2**31 - 1
 
@@ -78,6 +78,10 @@ class Recommender(ABC, Generic[C]):
         It must not depend on the number of zeros before a history and need not answer an empty one.
         """
 
+    def _numbers_a_place(self, train: Interactions) -> int:
+        """Return about how many numbers the module makes of each place of a padded history, lest memory run out."""
+        return 256
+
     def _without_history(self, train: Interactions) -> Tensor:
         """Return the scores for an empty history, shape (n_items,): how many events each item has."""
         return torch.from_numpy(np.bincount(train.item_index, minlength=train.n_items + 1)[1:]).float()
@@ -95,13 +99,14 @@ class Recommender(ABC, Generic[C]):
         if histories.items.size and not 1 <= histories.items.min() <= histories.items.max() <= train.n_items:
             raise DataError(f"histories hold item indices outside 1..{train.n_items}; the catalogue is another one")
         scores = np.empty((len(histories), train.n_items), dtype=np.float32)
+        alike = np.argsort(histories.lengths, kind="stable")  # so that little is padding
         with torch.inference_mode():
             for start in range(0, len(histories), batch_size):
-                batch = torch.from_numpy(histories.select(start, start + batch_size).padded()[:, -MAX_HISTORY:])
-                row = start
-                for part in batch.split(max(1, PLACES_AT_ONCE // batch.shape[1])):
-                    scores[row : row + len(part)] = graph(part).numpy()
-                    row += len(part)
+                rows = alike[start : start + batch_size]
+                batch = torch.from_numpy(histories.take(rows).padded()[:, -MAX_HISTORY:])
+                step = max(1, NUMBERS_AT_ONCE // (batch.shape[1] * self._numbers_a_place(train)))
+                parts = [graph(batch[row : row + step]).numpy() for row in range(0, len(rows), step)]
+                scores[rows] = np.concatenate(parts)
         return scores
 
     def export(self, folder: Path) -> None:

@@ -6,12 +6,13 @@ Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv 1905.03
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from aftersales.core.config import Config
 from aftersales.core.errors import ConfigError
 from aftersales.corpora.interactions import Histories, Interactions
 from aftersales.recommenders.base import Recommender
-from aftersales.recommenders.history import user_items
+from aftersales.recommenders.history import recency, user_items
 
 # Two matrices of float64 are in memory at a time.
 BYTES_A_PAIR = 2 * 8
@@ -22,10 +23,13 @@ class EaseConfig(Config):
 
     Attributes:
         l2: weight of the squared norm of the item-item matrix (lambda in the paper).
+        half_life: after so many events an item of the history weighs half; all weigh the same when None, as in the
+            paper.
         memory_gb: what the fit may take at most, in units of 10⁹ bytes; it needs 16 bytes for each pair of items.
     """
 
     l2: float = Field(default=100.0, gt=0)
+    half_life: float | None = Field(default=None, gt=0)
     memory_gb: float = Field(default=8.0, gt=0)
 
 
@@ -45,7 +49,11 @@ class Ease(Recommender[EaseConfig]):
                 f"ease needs {needed:.1f} GB for {train.n_items:,} items and memory_gb allows "
                 f"{self.config.memory_gb:g}; take item_knn or ials for so many items, or raise memory_gb"
             )
-        return _Linear(item_weights(train.histories(), train.n_items, self.config.l2).float())
+        weights = item_weights(train.histories(), train.n_items, self.config.l2).float()
+        return _Linear(weights, self.config.half_life)
+
+    def _numbers_a_place(self, train: Interactions) -> int:
+        return train.n_items
 
 
 def item_weights(histories: Histories, n_items: int, l2: float) -> Tensor:
@@ -69,11 +77,12 @@ def item_weights(histories: Histories, n_items: int, l2: float) -> Tensor:
 class _Linear(nn.Module):
     weights: Tensor
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: Tensor, half_life: float | None) -> None:
         super().__init__()
-        self.register_buffer("weights", weights)
+        self.half_life = half_life
+        self.register_buffer("weights", functional.pad(weights, (0, 0, 1, 0)))  # row 0 is padding
 
     def forward(self, history: Tensor) -> Tensor:
-        n_items = self.weights.shape[0]
-        seen = torch.zeros(history.shape[0], n_items + 1).scatter(1, history, 1.0)[:, 1:]
-        return seen @ self.weights
+        # Few rows of a large matrix are wanted, so they are looked up and not multiplied with a vector of mostly zeros.
+        item, weight = recency(history, self.half_life)
+        return (weight[:, None] @ self.weights[item])[:, 0]

@@ -38,3 +38,12 @@ def latest(history: Tensor) -> tuple[Tensor, Tensor]:
     item = key // length
     comes_again = functional.pad(item[:, 1:] == item[:, :-1], (0, 1))
     return item.masked_fill(comes_again, 0), length - 1 - key % length
+
+
+def recency(history: Tensor, half_life: float | None) -> tuple[Tensor, Tensor]:
+    """Return the distinct items of each history as ``latest`` does, and their weights.
+
+    A weight halves with every ``half_life`` events since the item came last; all weights are 1 when it is None.
+    """
+    item, age = latest(history)
+    return item, torch.ones_like(age, dtype=torch.float32) if half_life is None else 0.5 ** (age / half_life)

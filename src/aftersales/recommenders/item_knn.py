@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from aftersales.core.config import Config
 from aftersales.corpora.interactions import Histories, Interactions
 from aftersales.recommenders.base import Recommender
-from aftersales.recommenders.history import latest, user_item_counts, user_items
+from aftersales.recommenders.history import recency, user_item_counts, user_items
 
 Weighting = Literal["cosine", "tfidf", "bm25"]
 # Items whose similarities to all others are in memory at a time.
@@ -70,6 +70,9 @@ class ItemKnn(Recommender[ItemKnnConfig]):
             torch.from_numpy(prior).float(),
             self.config.half_life,
         )
+
+    def _numbers_a_place(self, train: Interactions) -> int:
+        return 4 * (self.config.neighbours + 1)
 
 
 def nearest_items(
@@ -137,9 +140,7 @@ class _Neighbours(nn.Module):
         self.register_buffer("prior", prior)
 
     def forward(self, history: Tensor) -> Tensor:
-        item, age = latest(history)
-        values = self.values[item]
-        if self.half_life is not None:
-            values = values * 0.5 ** (age / self.half_life)[:, :, None]
+        item, weight = recency(history, self.half_life)
+        values = self.values[item] * weight[:, :, None]
         scores = self.prior.repeat(history.shape[0], 1)
         return scores.scatter_add(1, self.indices[item].flatten(1), values.flatten(1))[:, 1:]

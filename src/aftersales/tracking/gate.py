@@ -17,7 +17,8 @@ from aftersales.core.errors import AftersalesError, TrackingError
 from aftersales.corpora.labelled import MIN_TEST_ROWS
 from aftersales.evaluation.classification import Difference, difference, plain_metric
 from aftersales.evaluation.intervals import bootstrap_interval
-from aftersales.evaluation.ranking import gains, served_ranks
+from aftersales.evaluation.rank_metrics import gains
+from aftersales.evaluation.ranking import served_ranks
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.recommender import Recommender
 from aftersales.tracking.registry import (
