@@ -153,7 +153,9 @@ def test_ease_is_the_closed_form() -> None:
         np.testing.assert_allclose(weights[others, column], np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ y))
 
 
-def test_ease_adds_weights_up_and_recent_items_weigh_more() -> None:
+@pytest.mark.parametrize("many_items", [3, 5000])
+def test_ease_adds_weights_up_and_recent_items_weigh_more(many_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aftersales.recommenders.ease.MANY_ITEMS", many_items)
     data = bought(ROWS, 4)
     weights = item_weights(data.histories(), 4, l2=1.0).numpy()
     histories = Histories.of([[1, 3, 3], [3, 1, 4, 1]])

@@ -9,6 +9,7 @@ already bought are shown is a matter of ranking and not of the model.
 import logging
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -99,14 +100,10 @@ class Recommender(ABC, Generic[C]):
         if histories.items.size and not 1 <= histories.items.min() <= histories.items.max() <= train.n_items:
             raise DataError(f"histories hold item indices outside 1..{train.n_items}; the catalogue is another one")
         scores = np.empty((len(histories), train.n_items), dtype=np.float32)
-        alike = np.argsort(histories.lengths, kind="stable")  # so that little is padding
         with torch.inference_mode():
-            for start in range(0, len(histories), batch_size):
-                rows = alike[start : start + batch_size]
-                batch = torch.from_numpy(histories.take(rows).padded()[:, -MAX_HISTORY:])
-                step = max(1, NUMBERS_AT_ONCE // (batch.shape[1] * self._numbers_a_place(train)))
-                parts = [graph(batch[row : row + step]).numpy() for row in range(0, len(rows), step)]
-                scores[rows] = np.concatenate(parts)
+            for rows in _alike(histories.lengths, batch_size, NUMBERS_AT_ONCE // self._numbers_a_place(train)):
+                batch = histories.take(rows).padded()[:, -MAX_HISTORY:]
+                scores[rows] = graph(torch.from_numpy(batch)).numpy()
         return scores
 
     def export(self, folder: Path) -> None:
@@ -157,6 +154,18 @@ class _Contract(nn.Module):
         known = (history > 0).any(dim=1, keepdim=True)
         scores = torch.where(known, self.model(history), self.without_history).float()
         return torch.where(self.ranked, scores, scores.amin(dim=1, keepdim=True))
+
+
+def _alike(lengths: NDArray[np.int64], batch_size: int, places: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of batches of histories of like length, so that little is padding, with at most ``places``."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = order[start : start + batch_size]
+        while len(rows) > 1 and len(rows) * min(int(lengths[rows[-1]]), MAX_HISTORY) > places:
+            rows = rows[: len(rows) // 2]
+        yield rows
+        start += len(rows)
 
 
 def _export_graph(graph: nn.Module, path: Path) -> None:

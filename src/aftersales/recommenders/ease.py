@@ -14,6 +14,9 @@ from aftersales.corpora.interactions import Histories, Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import recency, user_items
 
+# In larger catalogues the rows of a history's items are looked up, in smaller ones the whole matrix is multiplied;
+# which is faster depends on how long histories are beside the catalogue.
+MANY_ITEMS = 5000
 # Two matrices of float64 are in memory at a time.
 BYTES_A_PAIR = 2 * 8
 
@@ -53,7 +56,7 @@ class Ease(Recommender[EaseConfig]):
         return _Linear(weights, self.config.half_life)
 
     def _numbers_a_place(self, train: Interactions) -> int:
-        return train.n_items
+        return train.n_items if train.n_items > MANY_ITEMS else 1
 
 
 def item_weights(histories: Histories, n_items: int, l2: float) -> Tensor:
@@ -83,6 +86,8 @@ class _Linear(nn.Module):
         self.register_buffer("weights", functional.pad(weights, (0, 0, 1, 0)))  # row 0 is padding
 
     def forward(self, history: Tensor) -> Tensor:
-        # Few rows of a large matrix are wanted, so they are looked up and not multiplied with a vector of mostly zeros.
         item, weight = recency(history, self.half_life)
-        return (weight[:, None] @ self.weights[item])[:, 0]
+        n_items = self.weights.shape[1]
+        if n_items > MANY_ITEMS:
+            return (weight[:, None] @ self.weights[item])[:, 0]
+        return torch.zeros(history.shape[0], n_items + 1).scatter_add(1, item, weight) @ self.weights
