@@ -186,15 +186,21 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
+def _field(place: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+
+
 def _problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Say which fields are wrong and why, in our words and the limits' numbers only."""
     problems = []
     for item in error.errors(include_url=False, include_input=False, include_context=False)[:MAX_PROBLEMS]:
         if item["type"] == "extra_forbidden":  # the key's name is the sender's: it is not repeated
-            known = ", ".join(model.model_fields)
-            problems.append(Problem(field="(unknown key)", problem=f"the body has an unknown key; known: {known}"))
+            inside = _field(item["loc"][:-1])
+            known = "/docs.json lists the known ones" if inside else f"known: {', '.join(model.model_fields)}"
+            where = inside or "the body"
+            problems.append(Problem(field="(unknown key)", problem=f"{where} has an unknown key; {known}"))
             continue
-        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
+        field = _field(item["loc"])
         problems.append(Problem(field=field or "body", problem=item["msg"]))
     return problems
 

@@ -17,7 +17,7 @@ from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import write_text
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.manifest import Manifest, verify
-from aftersales.runtime.protocol import EXAMPLE_TEXTS, ModelInfo, RecommendRequest
+from aftersales.runtime.protocol import EXAMPLE_TEXTS, HistoryEvent, ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
 from serving.contents import NO_TASKS, Contents, Packaged, PackagedClassifier, PackagedRecommender
 from serving.home import VARIABLE, bentoml_home
@@ -88,13 +88,14 @@ def _describe_classifier(folder: Path) -> PackagedClassifier:
 
 def _describe_recommender(folder: Path) -> PackagedRecommender:
     recommender = Recommender.load(folder)
-    history = [item.item_id for item in recommender.items if item.kind == "product"][:2]
+    known = [item.item_id for item in recommender.items if item.kind == "product"][:2]
+    history = [HistoryEvent(item_id=item, days_ago=days) for item, days in zip(known, (30.0, 2.0), strict=False)]
     request = RecommendRequest(history=history, k=3)
     described = json.loads((folder / "recommender.json").read_text(encoding="utf-8"))
     return PackagedRecommender(
         model=_info(verify(folder), described.get("data_fingerprint", "unknown")),
         example_request=request,
-        example=recommender.recommend(request.history, request.k, request.exclude_seen, request.kind),
+        example=recommender.recommend(request.events(0), request.k, request.exclude_seen, request.kind),
     )
 
 

@@ -6,6 +6,7 @@ Inputs are positional-only, which is how BentoML takes a flat JSON body: ``{"tex
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,7 +94,9 @@ class Scoring:
         if request.kind is not None and request.kind not in self._kinds:
             answer = Recommendations(items=[], reason="popularity", unknown=[], model_version=self._recommender.version)
         else:
-            answer = self._recommender.recommend(request.history, request.k, request.exclude_seen, request.kind)
+            answer = self._recommender.recommend(
+                request.events(time.time()), request.k, request.exclude_seen, request.kind
+            )
         return RecommendResponse(
             request_id=_request_id(ctx),
             model=CONTENTS.recommender.model,

@@ -21,8 +21,9 @@ from aftersales.core.config import Config, load
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import atomic_folder, write_json, write_text
 from aftersales.core.paths import outputs
+from aftersales.corpora.histories import Histories, Holdout
 from aftersales.corpora.interaction_tables import Columns, read_interactions
-from aftersales.corpora.interactions import EventKind, Histories, Holdout, Interactions, Split, leave_one_out
+from aftersales.corpora.interactions import Interactions, Split, leave_one_out
 from aftersales.corpora.public.recommendation import load_public_interactions
 from aftersales.corpora.synthetic_interactions import generate
 from aftersales.evaluation.classification import Figure
@@ -32,6 +33,7 @@ from aftersales.evaluation.ranking import Ranking, Scorer, evaluate_ranking
 from aftersales.evaluation.ranking_report import RankingReport
 from aftersales.recommenders import create
 from aftersales.recommenders.base import MAX_HISTORY
+from aftersales.runtime.events import EVENT_KINDS, EventKind, ages_in_days
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender
 from aftersales.tracking.outcome import Outcome
@@ -41,6 +43,7 @@ TASK = "recommendation"
 FLOOR = "popularity"
 PARITY_USERS = 256
 SYNTHETIC = "synthetic"
+AGE_DIGITS = 4  # of a day: nine seconds
 PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_recommender.py")
 REQUIREMENTS = ["aftersales", "onnxruntime", "numpy", "pandas"]
 
@@ -188,8 +191,8 @@ def check_export(scores: NDArray[np.float32], folder: Path, histories: Histories
     Raises:
         ModelError: they differ by more than a thousandth of their spread.
     """
-    rows = histories.select(0, len(scores)).padded()[:, -MAX_HISTORY:]
-    difference = float(np.abs(Recommender.load(folder).scores(rows) - scores).max())
+    inputs = histories.select(0, len(scores)).inputs(MAX_HISTORY)
+    difference = float(np.abs(Recommender.load(folder).scores(inputs) - scores).max())
     if difference > 1e-3 * float(scores.std()):
         raise ModelError(
             f"the exported recommender gives other scores than the trained one (by up to {difference:.3g}); "
@@ -296,9 +299,10 @@ def card(config: RecommendConfig, found: Found) -> str:
             "",
             *found.report.markdown(config.metric, name, FLOOR),
             "",
-            "`model.onnx`: `history` (batch, length) of item indices from 1, right-aligned after zeros, to `scores` "
-            "(batch, items) in the order of `items.json`. An empty history is answered with popularity; items without "
-            f"events in training {cold}.",
+            "`model.onnx`: `history` (item indices from 1), `kinds` (1-based index into "
+            f"{', '.join(EVENT_KINDS)}) and `ages` (days before the request, 0 where not known), all of shape (batch, "
+            "length), right-aligned after zeros, to `scores` (batch, items) in the order of `items.json`. An empty "
+            f"history is answered with popularity; items without events in training {cold}.",
             "",
         ]
     )
@@ -321,19 +325,28 @@ def write_evidence(folder: Path, config: RecommendConfig, found: Found) -> None:
         "candidates": ids[data.candidates].tolist(),
     }
     write_json(folder / "evaluation.json", evaluation)
-    holdout, lines = data.split.test, []
-    for row, user in enumerate(holdout.histories.users):
-        history = holdout.histories.select(row, row + 1).items
-        lines.append(
-            {
-                "user": str(user),
-                "history": ids[history - 1].tolist(),
-                "target": str(ids[holdout.targets[row] - 1]),
-                "rank": int(found.test.ranks[row]),
-                "floor_rank": int(found.floor.ranks[row]),
-            }
-        )
+    lines = [
+        {
+            **asked(data.split.test, row, ids),
+            "rank": int(found.test.ranks[row]),
+            "floor_rank": int(found.floor.ranks[row]),
+        }
+        for row in range(len(found.test.ranks))
+    ]
     write_text(folder / "predictions.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def asked(holdout: Holdout, row: int, ids: NDArray[np.str_]) -> dict[str, Any]:
+    """Return what is asked of a model for one user, and the right answer."""
+    events = holdout.histories.select(row, row + 1)
+    days = ages_in_days(events.now[0] - events.times).astype(np.float64).round(AGE_DIGITS)
+    return {
+        "user": str(events.users[0]),
+        "history": ids[events.items - 1].tolist(),
+        "kinds": [EVENT_KINDS[kind - 1] for kind in events.kinds],
+        "days_ago": days.tolist() if events.timed else [None] * len(days),
+        "target": str(ids[holdout.targets[row] - 1]),
+    }
 
 
 def describe(config: RecommendConfig, found: Found, folder: Path, evidence: Path, seconds: float) -> Logged:

@@ -8,8 +8,9 @@ import pytest
 
 from aftersales.core.errors import ConfigError, DataError
 from aftersales.corpora.catalogue import load_catalogue
+from aftersales.corpora.histories import Histories
 from aftersales.corpora.interaction_tables import Columns, read_interactions
-from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
+from aftersales.corpora.interactions import Event, Interactions, Item, leave_one_out
 from aftersales.corpora.synthetic_interactions import DAY, DAYS, START, generate
 from aftersales.corpora.time_split import global_time_split
 

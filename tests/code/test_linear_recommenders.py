@@ -8,7 +8,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from aftersales.core.errors import ConfigError, DataError
-from aftersales.corpora.interactions import Event, Histories, Interactions, Item
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Event, Interactions, Item
 from aftersales.corpora.synthetic_interactions import generate
 from aftersales.recommenders import create
 from aftersales.recommenders.ease import item_weights

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aftersales.core.errors import ConfigError, DataError
-from aftersales.corpora.interactions import Holdout
+from aftersales.corpora.histories import Holdout
 from aftersales.corpora.public.recommendation import INTERACTIONS, load_public_interactions
 
 RETAIL = """InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country

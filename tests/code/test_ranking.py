@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aftersales.core.errors import DataError, ModelError
-from aftersales.corpora.interactions import Histories, Holdout
+from aftersales.corpora.histories import Histories, Holdout
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.rank_metrics import METRICS, gains
 from aftersales.evaluation.ranking import Ranking, evaluate_ranking, target_ranks

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from aftersales.core.errors import DataError
-from aftersales.corpora.interactions import Event, Histories, Holdout, Interactions, Item
+from aftersales.corpora.histories import Histories, Holdout
+from aftersales.corpora.interactions import Event, Interactions, Item
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.list_metrics import ItemFacts, list_figures
 from aftersales.evaluation.ranking import Ranking

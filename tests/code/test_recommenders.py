@@ -10,14 +10,16 @@ import torch
 
 from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ConfigError, DataError, ModelError
-from aftersales.corpora.interactions import Event, Histories, Interactions, Item, leave_one_out
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Event, Interactions, Item, leave_one_out
 from aftersales.corpora.synthetic_interactions import generate
 from aftersales.evaluation.rank_metrics import gains
 from aftersales.evaluation.ranking import served_ranks
 from aftersales.recommenders import RECOMMENDERS, Recommender, create
+from aftersales.runtime.events import DAY, EVENT_KINDS, KIND_NUMBERS, Inputs, PastEvent
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender as Served
-from aftersales.tracking.gate import GateRefused, promote
+from aftersales.tracking.gate import GateRefused, history_of, promote
 from aftersales.tracking.registry import evidence_of, run_of
 
 ROOT = Path(__file__).parents[2]
@@ -95,10 +97,54 @@ def test_a_second_fit_forgets_the_first(model: Recommender[Any], interactions: I
 def test_the_exported_graph_gives_the_same_scores(
     model: Recommender[Any], served: Served, interactions: Interactions
 ) -> None:
-    histories = sample(interactions)
-    for padded in (histories.padded(), histories.padded(60), histories.select(0, 1).padded()):
-        expected = model.score(histories)[: len(padded)]
-        assert np.abs(served.scores(padded) - expected).max() <= 1e-4
+    for histories in (sample(interactions), leave_one_out(interactions).test.histories.select(0, 9)):
+        expected = model.score(histories)
+        for inputs in (histories.inputs(), wider(histories.inputs(), 60), histories.select(0, 1).inputs()):
+            assert np.abs(served.scores(inputs) - expected[: len(inputs.history)]).max() <= 1e-4
+
+
+def wider(inputs: Inputs, length: int) -> Inputs:
+    return Inputs(*(np.pad(table, ((0, 0), (length - table.shape[1], 0))) for table in inputs))
+
+
+def test_a_request_is_the_same_as_the_evaluated_history(
+    model: Recommender[Any], served: Served, interactions: Interactions
+) -> None:
+    histories = leave_one_out(interactions).test.histories.select(0, 3)
+    ids = interactions.items["item_id"].to_numpy()
+    for row in range(3):
+        one = histories.select(row, row + 1)
+        days = (one.now[0] - one.times) / DAY
+        events = [PastEvent(*event) for event in zip(ids[one.items - 1], kinds_of(one), days, strict=True)]
+        expected = model.score(one)
+        for order in (events, [PastEvent("gone", "buy", 4.0), *events]):
+            np.testing.assert_allclose(served.scores(served.inputs(order)), expected, atol=1e-4)
+
+
+def kinds_of(histories: Histories) -> list[str]:
+    return [EVENT_KINDS[kind - 1] for kind in histories.kinds]
+
+
+def test_what_has_no_kind_or_lies_in_the_future_is_no_event(served: Served) -> None:
+    inputs = served.inputs([PastEvent("P00003", "buy", 9.0), PastEvent("P00007", "buy", 2.0)])
+    nothing = served.scores(served.inputs([]))
+    for broken in (inputs._replace(kinds=inputs.kinds * 0), inputs._replace(ages=inputs.ages * np.float32(-1))):
+        np.testing.assert_array_equal(served.scores(broken), nothing)
+    former = served.scores(inputs._replace(kinds=inputs.kinds * [[0, 1]]))
+    np.testing.assert_allclose(former, served.scores(served.inputs([PastEvent("P00007", "buy", 2.0)])), atol=1e-4)
+
+
+def test_requests_with_strange_times_and_kinds(served: Served) -> None:
+    service = next(item.item_id for item in served.items if item.kind == "service")
+    late = served.inputs([PastEvent("P00003", "buy", 9.0), PastEvent("P00007", "buy", -0.5)])
+    assert late.ages.tolist() == [[9.0, 0.0]]  # a clock that is ahead
+    swapped = served.inputs([PastEvent("P00007", "buy", 1.0), PastEvent("P00003", "buy", 9.0)])
+    assert swapped.history.tolist() == [[served.index["P00003"], served.index["P00007"]]]
+    assert served.event_kinds and "view" not in served.event_kinds
+    assert served.recommend([PastEvent("P00003", "view")]).reason == "popularity"
+    assert served.inputs(["P00003", service]).kinds.tolist() == [[KIND_NUMBERS["buy"], KIND_NUMBERS["service"]]]
+    with pytest.raises(ConfigError, match="some events of the history have a time and some have none"):
+        served.recommend(["P00003", PastEvent("P00007", "buy", 1.0)])
 
 
 def test_an_unfitted_model_says_so(model: Recommender[Any], tmp_path: Path) -> None:
@@ -235,7 +281,7 @@ def test_a_trained_recommender_passes_the_gate_and_serves(config: str, project: 
     rows = [json.loads(line) for line in (evidence / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     served = Served.load(outcome.folder)
     ranks = served_ranks(
-        served, [row["history"] for row in rows], [row["target"] for row in rows], set(evaluation["candidates"]), False
+        served, [history_of(row) for row in rows], [row["target"] for row in rows], set(evaluation["candidates"]), False
     )
     # What is evaluated is what is served, but for scores that are equal up to the order of summation.
     assert np.mean(ranks == [row["rank"] for row in rows]) > 0.8

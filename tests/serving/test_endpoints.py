@@ -64,6 +64,19 @@ def test_recommendations_follow_the_request(served: Served) -> None:
     assert len(served.post("/v1/recommend", {"history": [], "k": 3, "kind": None}).json()["results"]) == 3
 
 
+def test_a_history_may_say_what_was_done_and_when(served: Served) -> None:
+    plain = served.post("/v1/recommend", {"history": ["P001", "P000"]}).json()
+    dated = [
+        {"item_id": "P000", "kind": "buy", "timestamp": 1_700_000_000},
+        {"item_id": "P001", "timestamp": 1_600_000_000},
+    ]
+    ago = [{"item_id": "P001", "kind": "buy", "days_ago": 20}, {"item_id": "P000", "days_ago": 0.5}]
+    for body in ({"history": dated, "now": 1_700_000_900}, {"history": dated}, {"history": ago}):
+        assert served.post("/v1/recommend", body).json()["results"] == plain["results"]
+    views = served.post("/v1/recommend", {"history": [{"item_id": "P000", "kind": "view"}, {"item_id": "gone"}]}).json()
+    assert (views["reason"], views["unknown"]) == ("popularity", ["gone"])
+
+
 def test_the_limits_themselves_are_allowed(served: Served) -> None:
     texts = ["退" + "款" * 1999] * 64
     escaped = served.client.post(

@@ -57,6 +57,18 @@ def test_a_bad_text_request_is_refused_by_field_and_limit(served: Served, path: 
         ({"history": [], "kind": MARKER}, "kind.*'product' or 'service'"),
         ({"history": [], "exclude_seen": "yes"}, "exclude_seen.*boolean"),
         ({"texts": ["好"]}, "history.*required"),
+        ({"history": [7]}, r"history\[0\].*object"),
+        ({"history": [{"kind": "buy"}]}, r"history\[0\].*item_id.*required"),
+        ({"history": [{"item_id": "P000", "kind": MARKER}]}, r"history\[0\].*kind.*'view', 'cart'"),
+        ({"history": [{"item_id": "P000", "days_ago": -1}]}, r"history\[0\].*days_ago.*greater than or equal to 0"),
+        (
+            {"history": [{"item_id": "P0", "timestamp": 1_700_000_000_000}]},
+            "timestamp.*less than or equal to 410",
+        ),
+        ({"history": [{"item_id": "P000", "timestamp": 1, "days_ago": 1}]}, "either timestamp or days_ago"),
+        ({"history": ["P000", {"item_id": "P000", "days_ago": 1}]}, "some has none; give all or none"),
+        ({"history": [{"item_id": "P000", MARKER: 1}]}, r"history\[0\].* has an unknown key; /docs.json lists"),
+        ({"history": [], "now": "today"}, "now.*integer"),
     ],
 )
 def test_a_bad_recommendation_request_is_refused(served: Served, body: object, named: str) -> None:

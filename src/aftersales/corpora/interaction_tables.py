@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from aftersales.core.errors import DataError, nearest
-from aftersales.corpora.interactions import EVENT_KINDS, ITEM_KINDS, Event, Interactions, Item
+from aftersales.corpora.interactions import ITEM_KINDS, Event, Interactions, Item
 from aftersales.corpora.tables import read_rows
+from aftersales.runtime.events import EVENT_KINDS
 
 EVENT_COLUMNS = "data.user_column=…, data.item_column=…, data.time_column=… or data.kind_column=…"
 # Outside of these years a timestamp is taken for one in other units.

@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError, nearest
+from aftersales.corpora.histories import Histories, Holdout
+from aftersales.runtime.events import EVENT_KINDS, EventKind
 
-EventKind = Literal["view", "cart", "buy", "review", "complain", "return", "service"]
 ItemKind = Literal["product", "service"]
-EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 ITEM_KINDS: tuple[ItemKind, ...] = get_args(ItemKind)
 
 # Two targets and one event to learn from.
@@ -61,89 +61,6 @@ class Event(NamedTuple):
     kind: EventKind
     timestamp: int
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Item sequences of some users, oldest first, as one flat array.
-
-    Attributes:
-        users: user ids, length n.
-        items: item indices 1..n_items of all users one after the other, int64 of shape (events,).
-        offsets: user u's items are ``items[offsets[u]:offsets[u + 1]]``, int64 of shape (n + 1,).
-    """
-
-    users: Sequence[str]
-    items: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], users: Sequence[str] | None = None) -> Self:
-        """Build from one list of item indices a user."""
-        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-        flat = np.fromiter((item for row in rows for item in row), dtype=np.int64, count=int(offsets[-1]))
-        return cls(users if users is not None else [str(row) for row in range(len(rows))], flat, offsets)
-
-    def __len__(self) -> int:
-        """Return the number of users."""
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Number of items of each user, shape (n,)."""
-        return np.diff(self.offsets)
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """The user's row number beside each entry of ``items``, shape (events,)."""
-        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
-
-    def select(self, start: int, stop: int) -> "Histories":
-        """Return the histories of the users at ``start`` to ``stop`` (exclusive)."""
-        offsets = self.offsets[start : stop + 1]
-        return Histories(self.users[start:stop], self.items[offsets[0] : offsets[-1]], offsets - offsets[0])
-
-    def take(self, rows: NDArray[np.int64]) -> "Histories":
-        """Return the histories of the users with these row numbers, in this order."""
-        lengths = self.lengths[rows]
-        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
-        places = np.repeat(self.offsets[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return Histories([self.users[row] for row in rows], self.items[places], offsets)
-
-    def padded(self, length: int | None = None) -> NDArray[np.int64]:
-        """Return the last ``length`` items of each user, right-aligned, 0 before them: shape (n, length).
-
-        Without ``length`` the longest history decides, and one column is the least.
-        """
-        width = length if length is not None else max(1, int(self.lengths.max(initial=0)))
-        rows = self.rows
-        columns = width - (self.offsets[rows + 1] - np.arange(len(self.items)))
-        table = np.zeros((len(self), width), dtype=np.int64)
-        recent = columns >= 0
-        table[rows[recent], columns[recent]] = self.items[recent]
-        return table
-
-
-@dataclass(frozen=True)
-class Holdout:
-    """What is to be predicted: for each user the history before the targets, and the targets' item indices.
-
-    Attributes:
-        histories: n users.
-        targets: item indices 1..n_items, int64 of shape (targets,).
-        offsets: user u's targets are ``targets[offsets[u]:offsets[u + 1]]``, at least one, int64 of shape (n + 1,);
-            None where every user has one.
-    """
-
-    histories: Histories
-    targets: NDArray[np.int64]
-    offsets: NDArray[np.int64] | None = None
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """The user's row number beside each target, shape (targets,)."""
-        per_user = 1 if self.offsets is None else np.diff(self.offsets)
-        return np.repeat(np.arange(len(self.histories), dtype=np.int64), per_user)
 
 
 @dataclass(frozen=True)
@@ -197,6 +114,11 @@ class Interactions:
         return cast("NDArray[np.int64]", pd.Index(self.items["item_id"]).get_indexer(self.events["item_id"]) + 1)
 
     @cached_property
+    def kind_index(self) -> NDArray[np.int64]:
+        """1-based index into ``EVENT_KINDS`` of every event, shape (events,)."""
+        return cast("NDArray[np.int64]", pd.Index(EVENT_KINDS).get_indexer(pd.Index(self.events["kind"])) + 1)
+
+    @cached_property
     def is_product(self) -> NDArray[np.bool_]:
         """Which items are products and not services, shape (n_items,)."""
         return (self.items["kind"] == "product").to_numpy(dtype=bool)
@@ -219,10 +141,35 @@ class Interactions:
         return replace(self, events=self.events[mask].reset_index(drop=True))
 
     def histories(self) -> Histories:
-        """Return the sequence of all events of every user."""
+        """Return the sequence of all events of every user; ``now`` is the time of the last."""
         rows, users = pd.factorize(self.events["user_id"])
-        lengths = np.bincount(rows, minlength=len(users))
-        return Histories(users.tolist(), self.item_index, np.append(0, np.cumsum(lengths)).astype(np.int64))
+        ends = np.cumsum(np.bincount(rows, minlength=len(users)))
+        times = self.events["timestamp"].to_numpy()
+        return self.parts(users.tolist(), np.append(0, ends[:-1]), ends, times[ends - 1])
+
+    def parts(
+        self, users: list[str], starts: NDArray[np.int64], ends: NDArray[np.int64], now: NDArray[np.int64]
+    ) -> Histories:
+        """Return histories that are stretches of the table of events.
+
+        Args:
+            users: user ids, length n.
+            starts: first event of each, shape (n,).
+            ends: event after the last of each, shape (n,).
+            now: when something is to be recommended to each, as ``timestamp`` says, shape (n,).
+        """
+        lengths = ends - starts
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
+        places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Histories(
+            users=users,
+            items=self.item_index[places],
+            offsets=offsets,
+            kinds=self.kind_index[places],
+            times=self.events["timestamp"].to_numpy()[places],
+            now=now,
+            timed=self.timed,
+        )
 
 
 @dataclass(frozen=True)
@@ -272,11 +219,9 @@ def leave_one_out(interactions: Interactions, target: EventKind = "buy") -> Spli
 
 
 def _holdout(interactions: Interactions, starts: NDArray[np.int64], targets: NDArray[np.int64]) -> Holdout:
-    index = interactions.item_index
-    rows = [index[start:target] for start, target in zip(starts, targets, strict=True)]
     users = interactions.events["user_id"].iloc[targets].tolist()
-    offsets = np.append(0, np.cumsum(targets - starts)).astype(np.int64)
-    return Holdout(Histories(users, np.concatenate(rows), offsets), index[targets])
+    now = interactions.events["timestamp"].to_numpy()[targets]
+    return Holdout(interactions.parts(users, starts, targets, now), interactions.item_index[targets])
 
 
 def _check(items: pd.DataFrame, events: pd.DataFrame) -> None:

@@ -22,7 +22,8 @@ from aftersales.corpora.catalogue import (
     service_items,
     stock,
 )
-from aftersales.corpora.interactions import Event, EventKind, Interactions
+from aftersales.corpora.interactions import Event, Interactions
+from aftersales.runtime.events import EventKind
 
 START = 1735689600  # 2025-01-01T00:00:00Z
 DAY = 86_400

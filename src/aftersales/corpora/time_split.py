@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError
-from aftersales.corpora.interactions import EventKind, Histories, Holdout, Interactions, Split
-
-DAY = 86_400
+from aftersales.corpora.histories import Holdout
+from aftersales.corpora.interactions import Interactions, Split
+from aftersales.runtime.events import DAY, EventKind
 
 
 def global_time_split(
@@ -50,18 +50,17 @@ def global_time_split(
 
 
 def _window(interactions: Interactions, start: float, stop: float, target: EventKind) -> Holdout:
-    """Return the distinct target items of each user between two moments, and all events before the first."""
+    """Return the distinct target items of each user between two moments, and all events before the first moment."""
     events, times = interactions.events, interactions.events["timestamp"].to_numpy()
     user, names = pd.factorize(events["user_id"])  # numbered by first appearance, hence in order
     wanted = (events["kind"].to_numpy() == target) & (times >= start) & (times < stop)
     if not wanted.any():
         raise DataError(f"no {target!r} event lies in one of the parts held out; hold out more days")
     pairs = pd.DataFrame({"user": user[wanted], "item": interactions.item_index[wanted]}).drop_duplicates()
-    chosen = np.unique(pairs["user"].to_numpy())
-    before = (times < start) & np.isin(user, chosen)
-    histories = Histories(
-        names[chosen].tolist(), interactions.item_index[before], _offsets(user[before], chosen, len(names))
-    )
+    chosen, first = np.unique(user[wanted], return_index=True)
+    starts = np.searchsorted(user, chosen)
+    before = np.bincount(user[times < start], minlength=len(names))[chosen]
+    histories = interactions.parts(names[chosen].tolist(), starts, starts + before, times[wanted][first])
     return Holdout(histories, pairs["item"].to_numpy(), _offsets(pairs["user"].to_numpy(), chosen, len(names)))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError, ModelError
-from aftersales.corpora.interactions import Histories, Holdout
+from aftersales.corpora.histories import Histories, Holdout
 from aftersales.evaluation.rank_metrics import METRICS, gains
+from aftersales.runtime.events import PastEvent
 from aftersales.runtime.recommender import Recommender
 
 CUTOFFS = (5, 10, 20)
@@ -149,7 +150,7 @@ def _first(keys: NDArray[np.int64], k: int) -> NDArray[np.int64]:
 
 def served_ranks(
     model: Recommender,
-    histories: Sequence[Sequence[str]],
+    histories: Sequence[Sequence[PastEvent]],
     targets: Sequence[str],
     candidates: Set[str],
     exclude_history: bool,
@@ -158,7 +159,7 @@ def served_ranks(
 
     Args:
         model: loaded from its folder; its catalogue may be another than that of the evaluation.
-        histories: item ids of each user, oldest first.
+        histories: events of each user, oldest first.
         targets: item id of each user's target.
         candidates: item ids that may be shown.
         exclude_history: take the items of the history off the list.
@@ -172,10 +173,8 @@ def served_ranks(
     for row, (history, target) in enumerate(zip(histories, targets, strict=True)):
         if target not in model.index:
             continue
-        known = np.array([model.index[item] for item in history if item in model.index], dtype=np.int64)
-        last = known[-model.max_history :] if len(known) else np.zeros(1, dtype=np.int64)
-        scores = np.where(shown, model.scores(last[None])[0], -np.inf)
+        scores = np.where(shown, model.scores(model.inputs(history))[0], -np.inf)
         if exclude_history:
-            scores[known - 1] = -np.inf
+            scores[[model.index[event.item_id] - 1 for event in history if event.item_id in model.index]] = -np.inf
         ranks[row] = target_ranks(scores[None], np.array([model.index[target]]))[0]
     return ranks

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError
-from aftersales.corpora.interactions import Holdout, Interactions
+from aftersales.corpora.histories import Holdout
+from aftersales.corpora.interactions import Interactions
 from aftersales.evaluation.classification import Difference, Figure
 from aftersales.evaluation.intervals import resampled_means
 from aftersales.evaluation.rank_metrics import METRICS, gains

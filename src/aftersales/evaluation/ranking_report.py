@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Self
 
-from aftersales.corpora.interactions import Holdout, Interactions
+from aftersales.corpora.histories import Holdout
+from aftersales.corpora.interactions import Interactions
 from aftersales.evaluation.classification import Difference, Figure
 from aftersales.evaluation.list_metrics import ItemFacts, list_figures
 from aftersales.evaluation.rank_metrics import METRICS

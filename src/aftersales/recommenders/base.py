@@ -1,14 +1,15 @@
 """What every recommender is: a configuration, a fit that yields one graph, and that graph's scores.
 
-The graph is the whole contract. It maps ``history``, int64 of shape (batch, length) with item indices 1..n
-right-aligned after zeros, to ``scores``, float32 of shape (batch, n), column i for item index i + 1. ``score``
-runs it and ``export`` writes it, so what is evaluated is what is served. Whether items that the user has
+The graph is the whole contract. It maps events, ``history``, ``kinds`` and ``ages`` of shape (batch, length) as
+``runtime.events.Inputs`` describes them, to ``scores``, float32 of shape (batch, n), column i for item index i + 1.
+``score`` runs it and ``export`` writes it, so what is evaluated is what is served. Whether items that the user has
 already bought are shown is a matter of ranking and not of the model.
 """
 
 import logging
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from aftersales.core.config import Config, build
 from aftersales.core.errors import DataError, ModelError
 from aftersales.core.files import write_json
-from aftersales.corpora.interactions import Histories, Interactions
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Interactions
+from aftersales.runtime.events import Inputs
 
 C = TypeVar("C", bound=Config)
 OPSET = 17
@@ -74,7 +77,7 @@ class Recommender(ABC, Generic[C]):
 
     @abstractmethod
     def _fit(self, train: Interactions) -> nn.Module:
-        """Return a module from histories (batch, length) to scores (batch, n_items); see the module's head.
+        """Return a module from ``history``, ``kinds`` and ``ages`` to scores (batch, n_items); see the file's head.
 
         It must not depend on the number of zeros before a history and need not answer an empty one.
         """
@@ -102,8 +105,8 @@ class Recommender(ABC, Generic[C]):
         scores = np.empty((len(histories), train.n_items), dtype=np.float32)
         with torch.inference_mode():
             for rows in _alike(histories.lengths, batch_size, NUMBERS_AT_ONCE // self._numbers_a_place(train)):
-                batch = histories.take(rows).padded()[:, -MAX_HISTORY:]
-                scores[rows] = graph(torch.from_numpy(batch)).numpy()
+                batch = histories.take(rows).inputs(MAX_HISTORY)
+                scores[rows] = graph(*map(torch.from_numpy, batch)).numpy()
         return scores
 
     def export(self, folder: Path) -> None:
@@ -127,6 +130,7 @@ class Recommender(ABC, Generic[C]):
             "model": self.name,
             "config": self.config.model_dump(mode="json"),
             "max_history": MAX_HISTORY,
+            "event_kinds": [kind for kind, _ in Counter(train.events["kind"]).most_common()],
             "cold_items": self.cold_items,
             "data_fingerprint": train.fingerprint,
         }
@@ -139,7 +143,11 @@ class Recommender(ABC, Generic[C]):
 
 
 class _Contract(nn.Module):
-    """The graph of the contract: the model, an answer to an empty history, and last what the model cannot rank."""
+    """The graph of the contract: the model, an answer to an empty history, and last what the model cannot rank.
+
+    What has no kind or lies in the future is no event. That also keeps all inputs in the exported graph, whichever of
+    them the model looks at.
+    """
 
     without_history: Tensor
     ranked: Tensor
@@ -150,9 +158,12 @@ class _Contract(nn.Module):
         self.register_buffer("without_history", without_history)
         self.register_buffer("ranked", ranked)
 
-    def forward(self, history: Tensor) -> Tensor:
-        known = (history > 0).any(dim=1, keepdim=True)
-        scores = torch.where(known, self.model(history), self.without_history).float()
+    def forward(self, history: Tensor, kinds: Tensor, ages: Tensor) -> Tensor:
+        happened = (history > 0) & (kinds > 0) & (ages >= 0)
+        history = torch.where(happened, history, 0)
+        scores = torch.where(
+            happened.any(dim=1, keepdim=True), self.model(history, kinds, ages), self.without_history
+        ).float()
         return torch.where(self.ranked, scores, scores.amin(dim=1, keepdim=True))
 
 
@@ -173,13 +184,15 @@ def _export_graph(graph: nn.Module, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation of this exporter, and sizes that are constant by design
+        history = torch.tensor([[0, 0, 1], [0, 1, 1]])
+        axes = {0: "batch", 1: "length"}
         torch.onnx.export(
             graph,
-            (torch.tensor([[0, 0, 1], [0, 1, 1]]),),
+            (history, history, history.float()),
             str(path),
-            input_names=["history"],
+            input_names=list(Inputs._fields),
             output_names=["scores"],
-            dynamic_axes={"history": {0: "batch", 1: "length"}, "scores": {0: "batch"}},
+            dynamic_axes={**dict.fromkeys(Inputs._fields, axes), "scores": {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )

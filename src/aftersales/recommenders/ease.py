@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from aftersales.core.config import Config
 from aftersales.core.errors import ConfigError
-from aftersales.corpora.interactions import Histories, Interactions
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import recency, user_items
 
@@ -85,7 +86,7 @@ class _Linear(nn.Module):
         self.half_life = half_life
         self.register_buffer("weights", functional.pad(weights, (0, 0, 1, 0)))  # row 0 is padding
 
-    def forward(self, history: Tensor) -> Tensor:
+    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         item, weight = recency(history, self.half_life)
         n_items = self.weights.shape[1]
         if n_items > MANY_ITEMS:

@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn import functional
 
-from aftersales.corpora.interactions import Histories
+from aftersales.corpora.histories import Histories
 
 
 def user_item_counts(histories: Histories, n_items: int) -> csr_array:

@@ -102,7 +102,7 @@ class FoldIn(nn.Module):
         self.steps = _steps(confidence)
         self.register_buffer("whitened", nn.functional.pad(z, (0, 0, 1, 0)).float())  # row 0 is padding
 
-    def forward(self, history: Tensor) -> Tensor:
+    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         """Return scores (batch, n_items); see ``recommenders.base``."""
         rows = self.whitened[latest(history)[0]]  # (batch, length, factors)
         system = (self.confidence - 1) * (rows.transpose(1, 2) @ rows) + torch.eye(rows.shape[2])

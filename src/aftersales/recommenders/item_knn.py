@@ -15,7 +15,8 @@ from scipy.sparse import csr_array, diags_array
 from torch import Tensor, nn
 
 from aftersales.core.config import Config
-from aftersales.corpora.interactions import Histories, Interactions
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import recency, user_item_counts, user_items
 
@@ -139,7 +140,7 @@ class _Neighbours(nn.Module):
         self.register_buffer("values", values)
         self.register_buffer("prior", prior)
 
-    def forward(self, history: Tensor) -> Tensor:
+    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         item, weight = recency(history, self.half_life)
         values = self.values[item] * weight[:, :, None]
         scores = self.prior.repeat(history.shape[0], 1)

@@ -59,5 +59,5 @@ class _Constant(nn.Module):
         super().__init__()
         self.register_buffer("scores", scores)
 
-    def forward(self, history: Tensor) -> Tensor:
+    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         return self.scores.expand(history.shape[0], -1)

@@ -17,7 +17,8 @@ from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from aftersales.core.config import Config
 from aftersales.core.errors import ConfigError, DataError
-from aftersales.corpora.interactions import Histories, Interactions
+from aftersales.corpora.histories import Histories
+from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 
 # Batches are drawn from sequences whose lengths differ by about so much.
@@ -86,7 +87,7 @@ class SASRec(nn.Module):
         nn.init.normal_(self.items.weight, std=0.05)
         nn.init.normal_(self.positions.weight, std=0.05)
 
-    def forward(self, history: Tensor) -> Tensor:
+    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         """Return scores (batch, n_items) for what follows the last item."""
         return self.logits(self.states(history[:, -self.max_length :])[:, -1])
 

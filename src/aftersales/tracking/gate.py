@@ -20,6 +20,7 @@ from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.rank_metrics import gains
 from aftersales.evaluation.ranking import served_ranks
 from aftersales.runtime.classifier import Classifier
+from aftersales.runtime.events import PastEvent
 from aftersales.runtime.recommender import Recommender
 from aftersales.tracking.registry import (
     PASSED,
@@ -32,7 +33,8 @@ from aftersales.tracking.registry import (
     run_of,
 )
 
-QUESTION = ("text", "gold", "history", "target")  # what a row of the evidence asks, and its right answer
+# What a row of the evidence asks, and its right answer.
+QUESTION = ("text", "gold", "history", "kinds", "days_ago", "target")
 
 
 class GateRefused(AftersalesError):
@@ -173,7 +175,7 @@ def _compare_ranks(
 ) -> Found:
     """Compare the recommender in ``candidate`` with its floor, or with the champion in ``reigning``."""
     metric, candidates = evaluation["metric"], set(evaluation["candidates"])
-    histories, targets = [row["history"] for row in rows], [row["target"] for row in rows]
+    histories, targets = [history_of(row) for row in rows], [row["target"] for row in rows]
 
     def ranks(folder: Path) -> np.ndarray:
         model = Recommender.load(folder)
@@ -184,3 +186,8 @@ def _compare_ranks(
     low, high = bootstrap_interval(ours - theirs)
     found = Difference(float(np.mean(ours - theirs)), low, high)
     return metric, float(ours.mean()), float(theirs.mean()), str(found)
+
+
+def history_of(row: dict[str, Any]) -> list[PastEvent]:
+    """Return the history in a row of a recommender's evidence."""
+    return [PastEvent(*event) for event in zip(row["history"], row["kinds"], row["days_ago"], strict=True)]

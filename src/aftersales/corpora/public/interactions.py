@@ -11,7 +11,8 @@ from hashlib import sha256
 import numpy as np
 import pandas as pd
 
-from aftersales.corpora.interactions import Histories, Holdout, Interactions, Item, Split
+from aftersales.corpora.histories import Histories, Holdout
+from aftersales.corpora.interactions import Interactions, Item, Split
 
 
 @dataclass(frozen=True)
