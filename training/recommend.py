@@ -3,7 +3,9 @@
 Launch: python training/recommend.py configs/recommend.yaml
 """
 
+import hashlib
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -21,7 +23,7 @@ from aftersales.core.config import Config, load
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import atomic_folder, write_json, write_text
 from aftersales.core.paths import outputs
-from aftersales.corpora.histories import Histories, Holdout
+from aftersales.corpora.histories import Histories, Holdout, Scorer
 from aftersales.corpora.interaction_tables import Columns, read_interactions
 from aftersales.corpora.interactions import Interactions, Split, leave_one_out
 from aftersales.corpora.public.recommendation import load_public_interactions
@@ -29,10 +31,11 @@ from aftersales.corpora.synthetic_interactions import generate
 from aftersales.evaluation.classification import Figure
 from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.rank_metrics import METRICS
-from aftersales.evaluation.ranking import Ranking, Scorer, evaluate_ranking
+from aftersales.evaluation.ranking import Ranking, evaluate_ranking
 from aftersales.evaluation.ranking_report import RankingReport
+from aftersales.recommenders import Recommender as AnyRecommender
 from aftersales.recommenders import create
-from aftersales.recommenders.base import MAX_HISTORY
+from aftersales.recommenders.base import MAX_HISTORY, Judge
 from aftersales.runtime.events import EVENT_KINDS, EventKind, ages_in_days
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender
@@ -42,6 +45,7 @@ from aftersales.tracking.runs import Logged, log_run, run_name
 TASK = "recommendation"
 FLOOR = "popularity"
 PARITY_USERS = 256
+USERS_TO_CHOOSE_BY = 10_000
 SYNTHETIC = "synthetic"
 AGE_DIGITS = 4  # of a day: nine seconds
 PYFUNC = Path(sys.modules[log_run.__module__].__file__ or "").with_name("pyfunc_recommender.py")
@@ -138,15 +142,9 @@ def main(config: RecommendConfig) -> Outcome:
     train = data.final_train
     print(f"{train.n_users:,} users, {train.n_items:,} items, {len(train.events):,} events to learn from")
 
-    options = with_seed(config.model.name, config.model.options, config.seed)
-    model = create(config.model.name, options)
-    started = time.monotonic()
-    model.fit(data.split.train)
-    validation = ranked(model.score, data.split.validation, data)
-    if train is not data.split.train:
-        started = time.monotonic()
-        model.fit(train)
-    fit_seconds = time.monotonic() - started
+    work = outputs() / "work" / work_name(config, data)
+    learned = learn(config, data, work)
+    model = learned.model
 
     started = time.monotonic()
     test = ranked(model.score, data.split.test, data)
@@ -154,7 +152,7 @@ def main(config: RecommendConfig) -> Outcome:
     print(f"ranked {len(test.ranks):,} users x {train.n_items:,} items in {seconds:.1f} s")
     below = ranked(create(FLOOR).fit(train).score, data.split.test, data)
     report = RankingReport.of(test, below, data.split.test, train)
-    found = Found(data, validation, test, below, report, fit_seconds)
+    found = Found(data, learned, test, below, report)
 
     folder = outputs() / "models" / TASK
     with atomic_folder(folder) as aside:
@@ -167,6 +165,7 @@ def main(config: RecommendConfig) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         write_evidence(Path(scratch), config, found)
         run_id = log_run(describe(config, found, folder, Path(scratch), seconds))
+    shutil.rmtree(work, ignore_errors=True)
     outcome = Outcome(
         task=TASK,
         metric=config.metric,
@@ -178,6 +177,51 @@ def main(config: RecommendConfig) -> Outcome:
     )
     print(outcome.report())
     return outcome
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training and validation give.
+
+    Attributes:
+        model: to be tested.
+        validation: the validation targets, ranked by what ``split.train`` teaches.
+        chosen: options that were chosen by the validation figure.
+        curve: validation figures on the way, as (epoch, figure).
+        seconds: for the fit of ``model``.
+    """
+
+    model: AnyRecommender[Any]
+    validation: Ranking
+    chosen: dict[str, Any]
+    curve: list[tuple[int, float]]
+    seconds: float
+
+
+def learn(config: RecommendConfig, data: Loaded, work: Path) -> Learned:
+    """Fit and choose on ``split.train``, then fit what is chosen on all that the tested model learns from."""
+    options = with_run_settings(config)
+    started = time.monotonic()
+    model = create(config.model.name, options).fit(data.split.train, judge_of(config, data), work / "chosen")
+    chosen, curve, seconds = model.chosen, model.curve, time.monotonic() - started
+    validation = ranked(model.score, data.split.validation, data)
+    if data.final_train is not data.split.train:
+        started = time.monotonic()
+        model = create(config.model.name, options | chosen).fit(data.final_train, work=work / "final")
+        seconds = time.monotonic() - started
+    return Learned(model, validation, chosen, curve, seconds)
+
+
+def work_name(config: RecommendConfig, data: Loaded) -> str:
+    """Return a name for the checkpoints of exactly this model and data."""
+    said = f"{config.model}{config.data}{config.exclude_history}{config.metric}{config.seed}{data.fingerprint}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def judge_of(config: RecommendConfig, data: Loaded) -> Judge:
+    """Return what a model chooses by while it is fitted: the headline metric on users of the validation part."""
+    holdout = data.split.validation.thinned(USERS_TO_CHOOSE_BY)
+    return lambda score: float(ranked(score, holdout, data).values(config.metric).mean())
 
 
 def ranked(score: Scorer, holdout: Holdout, data: Loaded) -> Ranking:
@@ -205,11 +249,10 @@ class Found:
     """What a run found, for its card, its evidence and the experiment store."""
 
     data: Loaded
-    validation: Ranking
+    learned: Learned
     test: Ranking
     floor: Ranking
     report: RankingReport
-    fit_seconds: float
 
 
 def shown(ranking: Ranking, metric: str) -> str:
@@ -256,10 +299,12 @@ def read_own(data: Data) -> Interactions:
     return read_interactions(Path(data.source).expanduser(), data.items, columns)
 
 
-def with_seed(name: str, options: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return the options with the run's seed where the model has one and none is given."""
-    takes_seed = "seed" in create(name, options).config.model_fields
-    return {"seed": seed} | options if takes_seed else options
+def with_run_settings(config: RecommendConfig) -> dict[str, Any]:
+    """Return the model's options with the run's seed and target where it has such options and none are given."""
+    name, options = config.model.name, config.model.options
+    settings = {"seed": config.seed, "targets": [config.data.target]}
+    taken = create(name, options).config.model_fields
+    return {key: value for key, value in settings.items() if key in taken} | options
 
 
 def candidates_of(interactions: Interactions, split: Split) -> NDArray[np.bool_]:
@@ -320,7 +365,9 @@ def write_evidence(folder: Path, config: RecommendConfig, found: Found) -> None:
         "intervals": {metric: (one.low, one.high) for metric, (one, _) in found.report.intervals.items()},
         "floor": found.report.floor,
         "apart": found.report.apart,
-        "validation": found.validation.figures(),
+        "validation": found.learned.validation.figures(),
+        "chosen": found.learned.chosen,
+        "validation_curve": found.learned.curve,
         "exclude_history": data.exclude_history,
         "candidates": ids[data.candidates].tolist(),
     }
@@ -359,7 +406,7 @@ def describe(config: RecommendConfig, found: Found, folder: Path, evidence: Path
         f"{headline}_high": figure.high,
         f"{headline}_floor": found.report.floor[config.metric],
         f"{headline}_over_floor": over_floor.value,
-        "fit_seconds": found.fit_seconds,
+        "fit_seconds": found.learned.seconds,
         "train_seconds": seconds,
         "model_mb": sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
     }
@@ -369,7 +416,13 @@ def describe(config: RecommendConfig, found: Found, folder: Path, evidence: Path
     return Logged(
         experiment=TASK,
         name=run_name(config.model.name, *config.model.options.values(), f"seed{config.seed}"),
-        params={"model": config.model.name, **config.model.options, "seed": config.seed, "data": fingerprint[:12]},
+        params={
+            "model": config.model.name,
+            **config.model.options,
+            **found.learned.chosen,
+            "seed": config.seed,
+            "data": fingerprint[:12],
+        },
         metrics=metrics,
         tags={
             "model": config.model.name,

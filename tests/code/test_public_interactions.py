@@ -77,7 +77,8 @@ def test_amazon_leaves_one_out_and_has_attributes(sets: Path) -> None:
     assert shown(data.split.validation) == [("7", [1, 2], 3), ("8", [2, 3], 1)]
     assert shown(data.split.test) == [("7", [1, 2, 3], 4), ("8", [2, 3, 1], 2)]
     assert data.split.train.events["item_id"].tolist() == ["1", "2", "2", "3"]
-    assert data.attributes == {"1": ("5", "6"), "2": ("5",), "3": (), "10": ("6",)}
+    described = data.interactions.items.set_index("item_id")["attributes"].to_dict()
+    assert described == {"1": "5|6", "2": "5", "3": "", "10": "6"}
 
 
 def test_tmall_predicts_after_every_prefix_and_validates_on_the_last_sessions(sets: Path) -> None:

@@ -1,6 +1,6 @@
 """Sequences of events of some users, and what is to be predicted after them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -102,6 +102,10 @@ class Histories:
         return table
 
 
+# Histories of some users -> scores, float32 of shape (users, n_items).
+Scorer = Callable[[Histories], NDArray[np.float32]]
+
+
 @dataclass(frozen=True)
 class Holdout:
     """What is to be predicted: for each user the history before the targets, and the targets' item indices.
@@ -116,6 +120,11 @@ class Holdout:
     histories: Histories
     targets: NDArray[np.int64]
     offsets: NDArray[np.int64] | None = None
+
+    def thinned(self, users: int) -> "Holdout":
+        """Return at most so many users, evenly spaced, of a holdout with one target a user."""
+        rows = np.arange(0, len(self.targets), -(-len(self.targets) // users))
+        return Holdout(self.histories.take(rows), self.targets[rows])
 
     @property
     def rows(self) -> NDArray[np.int64]:

@@ -118,6 +118,7 @@ def _item(row: Mapping[str, Any], where: str) -> Item:
         product_type=_text(row.get("product_type")),
         brand=_text(row.get("brand")),
         group=_text(row.get("group")),
+        attributes=_text(row.get("attributes")),
     )
 
 

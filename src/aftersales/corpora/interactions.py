@@ -33,6 +33,7 @@ class Item(NamedTuple):
         product_type: the finer class within the category, such as 手机壳.
         brand: maker.
         group: the same for all variants (size, colour) of one product.
+        attributes: further properties, joined by ``|``.
     """
 
     item_id: str
@@ -43,6 +44,7 @@ class Item(NamedTuple):
     product_type: str = ""
     brand: str = ""
     group: str = ""
+    attributes: str = ""
 
 
 class Event(NamedTuple):

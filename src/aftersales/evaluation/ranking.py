@@ -3,20 +3,19 @@
 Never against a sample of them: Krichene & Rendle 2020, "On Sampled Metrics for Item Recommendation".
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError, ModelError
-from aftersales.corpora.histories import Histories, Holdout
+from aftersales.corpora.histories import Holdout, Scorer
 from aftersales.evaluation.rank_metrics import METRICS, gains
 from aftersales.runtime.events import PastEvent
 from aftersales.runtime.recommender import Recommender
 
 CUTOFFS = (5, 10, 20)
-Scorer = Callable[[Histories], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

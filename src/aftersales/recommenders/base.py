@@ -10,7 +10,7 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from aftersales.core.config import Config, build
 from aftersales.core.errors import DataError, ModelError
 from aftersales.core.files import write_json
-from aftersales.corpora.histories import Histories
+from aftersales.corpora.histories import Histories, Scorer
 from aftersales.corpora.interactions import Interactions
 from aftersales.runtime.events import Inputs
 
@@ -34,6 +34,8 @@ MAX_HISTORY = 1000
 NUMBERS_AT_ONCE = 1 << 24
 # What one file of ONNX (protobuf) can hold.
 MAX_GRAPH_BYTES = 2**31 - 1
+# How good a scorer is on validation, higher is better.
+Judge = Callable[[Scorer], float]
 
 
 class Recommender(ABC, Generic[C]):
@@ -43,14 +45,18 @@ class Recommender(ABC, Generic[C]):
         name: under which configurations and the registry know it.
         config_type: the class of its configuration.
         cold_items: whether it has an answer for items without events in training; otherwise they come last.
+        chosen: options that the last fit chose by validation figures, to fit more data with.
+        curve: validation figures of the last fit, as (epoch, figure).
     """
 
     name: ClassVar[str]
     config_type: ClassVar[type[Config]]
-    cold_items: ClassVar[bool] = False
+    cold_items: bool = False
 
     def __init__(self, config: C) -> None:
         self.config = config
+        self.chosen: dict[str, Any] = {}
+        self.curve: list[tuple[int, float]] = []
         self._fitted: tuple[_Contract, Interactions] | None = None
 
     @classmethod
@@ -62,18 +68,32 @@ class Recommender(ABC, Generic[C]):
         """
         return cls(build(cls.config_type, options, origin))  # type: ignore[arg-type]  # config_type is C's class
 
-    def fit(self, train: Interactions) -> Self:
+    def fit(self, train: Interactions, judge: Judge | None = None, work: Path | None = None) -> Self:
         """Learn from all events of ``train``; a second call forgets the first.
+
+        Args:
+            train: the events.
+            judge: gives the validation figure of a scorer, for models that have something to choose by it.
+            work: folder for the checkpoints of models that take long; stopped and called again with the same folder,
+                such a model goes on.
 
         Raises:
             DataError: there is no event.
         """
         if train.events.empty:
             raise DataError("there are no events to learn from; give interactions with purchases")
-        known = np.bincount(train.item_index, minlength=train.n_items + 1)[1:] > 0
-        ranked = torch.from_numpy(known | self.cold_items)
-        self._fitted = _Contract(self._fit(train), self._without_history(train), ranked).eval(), train
+        self.chosen, self.curve = {}, []
+        self._fitted = self._contract(self._fit_judged(train, judge, work), train), train
         return self
+
+    def _contract(self, model: nn.Module, train: Interactions) -> "_Contract":
+        """Return the graph around a module as ``_fit`` returns it."""
+        known = np.bincount(train.item_index, minlength=train.n_items + 1)[1:] > 0
+        return _Contract(model, self._without_history(train), torch.from_numpy(known | self.cold_items)).eval()
+
+    def _fit_judged(self, train: Interactions, judge: Judge | None, work: Path | None) -> nn.Module:
+        """Like ``_fit``, for models with something to choose or with checkpoints; see ``fit``."""
+        return self._fit(train)
 
     @abstractmethod
     def _fit(self, train: Interactions) -> nn.Module:
@@ -100,13 +120,19 @@ class Recommender(ABC, Generic[C]):
             DataError: an item index is not in 1..n_items.
         """
         graph, train = self._require_fit()
+        return self._scores(graph, train, histories, batch_size)
+
+    def _scores(
+        self, graph: "_Contract", train: Interactions, histories: Histories, batch_size: int = 512
+    ) -> NDArray[np.float32]:
         if histories.items.size and not 1 <= histories.items.min() <= histories.items.max() <= train.n_items:
             raise DataError(f"histories hold item indices outside 1..{train.n_items}; the catalogue is another one")
         scores = np.empty((len(histories), train.n_items), dtype=np.float32)
+        device = graph.ranked.device
         with torch.inference_mode():
             for rows in _alike(histories.lengths, batch_size, NUMBERS_AT_ONCE // self._numbers_a_place(train)):
                 batch = histories.take(rows).inputs(MAX_HISTORY)
-                scores[rows] = graph(*map(torch.from_numpy, batch)).numpy()
+                scores[rows] = graph(*(torch.from_numpy(part).to(device) for part in batch)).cpu().numpy()
         return scores
 
     def export(self, folder: Path) -> None:

@@ -4,8 +4,8 @@ Sets without times get the place in the user's sequence instead (``Interactions.
 event call it ``buy``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 import numpy as np
@@ -25,14 +25,12 @@ class PublicInteractions:
         published_train: what published models learn from before they are tested; more than ``split.train`` where that
             gives sessions away for validation.
         exclude_history: whether published figures leave the items of the history out of the list.
-        attributes: item id -> ids of its attributes; empty where the set has none.
     """
 
     interactions: Interactions
     split: Split
     published_train: Interactions
     exclude_history: bool
-    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -44,16 +42,22 @@ class PublicInteractions:
         return digest.hexdigest()
 
 
-def of_sequences(items: Sequence[str], rows: Sequence[Sequence[str]], users: Sequence[str]) -> Interactions:
+def of_sequences(
+    items: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    users: Sequence[str],
+    attributes: Mapping[str, Sequence[object]] | None = None,
+) -> Interactions:
     """Return interactions in which the place in a user's row serves as time.
 
     Args:
         items: the catalogue; ids serve as titles.
         rows: item ids of each user, oldest first.
         users: user ids.
+        attributes: item id -> ids of its attributes, where the set has any.
     """
     lengths = [len(row) for row in rows]
-    catalogue = pd.DataFrame([Item(name, title=name) for name in items], columns=list(Item._fields))
+    catalogue = pd.DataFrame([_item(name, attributes or {}) for name in items], columns=list(Item._fields))
     events = pd.DataFrame(
         {
             "user_id": np.repeat(np.array(users), lengths),
@@ -64,6 +68,10 @@ def of_sequences(items: Sequence[str], rows: Sequence[Sequence[str]], users: Seq
         }
     )
     return Interactions.of_tables(catalogue, events, timed=False)
+
+
+def _item(name: str, attributes: Mapping[str, Sequence[object]]) -> Item:
+    return Item(name, title=name, attributes="|".join(map(str, attributes.get(name, ()))))
 
 
 def numbered(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -58,5 +58,7 @@ def _items(lines: pd.DataFrame) -> pd.DataFrame:
     found = lines.groupby("item_id", sort=True).agg(title=("Description", "last"), price=("UnitPrice", "median"))
     found = found.reset_index()
     found["title"] = found["title"].fillna(found["item_id"]).str.strip()
-    found = found.assign(category="", kind="product", product_type="", brand="", group=found["item_id"].str[:5])
+    found = found.assign(
+        category="", kind="product", product_type="", brand="", group=found["item_id"].str[:5], attributes=""
+    )
     return found[list(Item._fields)]

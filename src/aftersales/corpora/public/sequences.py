@@ -45,11 +45,10 @@ def s3rec(folder: Path, name: str) -> PublicInteractions:
     rows = sequences(folder / f"{name}.txt")
     described = json.loads(_existing(folder / f"{name}_item2attributes.json").read_text(encoding="utf-8"))
     interactions = of_sequences(
-        numbered([row[1:] for row in rows]), [row[1:] for row in rows], [row[0] for row in rows]
+        numbered([row[1:] for row in rows]), [row[1:] for row in rows], [row[0] for row in rows], described
     )
     split = leave_one_out(interactions)
-    attributes = {item: tuple(map(str, found)) for item, found in described.items()}
-    return PublicInteractions(interactions, split, split.train, exclude_history=True, attributes=attributes)
+    return PublicInteractions(interactions, split, split.train, exclude_history=True)
 
 
 def gcegnn_tmall(folder: Path) -> PublicInteractions:
