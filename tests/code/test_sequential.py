@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ConfigError, DataError
 from aftersales.corpora.histories import Histories, Scorer
 from aftersales.corpora.interactions import Event, Interactions, Item
@@ -20,6 +21,7 @@ from aftersales.recommenders.sequential.losses import Loss, gbce, sampled_softma
 from aftersales.recommenders.sequential.network import Events, Transformer, bucket
 from aftersales.recommenders.sequential.windows import Windows
 from aftersales.runtime.events import DAY, KIND_NUMBERS
+from aftersales.tracking.registry import evidence_of, run_of
 
 T = 1_735_689_600
 QUICK: dict[str, Any] = {"epochs": 40, "dimensions": 16, "dropout": 0.0, "learning_rate": 0.01, "batch_size": 32}
@@ -211,3 +213,49 @@ def test_properties_of_an_item_share_its_weight() -> None:
     rows = vectors()
     assert rows.shape == (4, 4) and not rows[0].any() and not rows[2].any()
     torch.testing.assert_close(rows[3], vectors.own.weight[3] + vectors.values.weight[2])  # type: ignore[union-attr]
+
+
+# --- public sets
+
+
+def rows_of(users: int) -> list[list[int]]:
+    return [[1 + (user * 7 + step) % 40 for step in range(5 + user % 4)] for user in range(users)]
+
+
+def write_public(root: Path) -> None:
+    """Write a slice of every set in its own format."""
+    rows = rows_of(40)
+    lines = {
+        "ml1m_gsasrec/train/input.txt": [row[:-3] for row in rows],
+        "ml1m_gsasrec/val/input.txt": [row[:-2] for row in rows],
+        "ml1m_gsasrec/val/output.txt": [[row[-2]] for row in rows],
+        "ml1m_gsasrec/test/output.txt": [[row[-1]] for row in rows],
+        "s3rec_amazon/Beauty.txt": [[user, *row] for user, row in enumerate(rows, 1)],
+    }
+    lines["s3rec_amazon/Toys_and_Games.txt"] = lines["s3rec_amazon/Beauty.txt"]
+    text = {name: "".join(" ".join(map(str, row)) + "\n" for row in found) for name, found in lines.items()}
+    described = json.dumps({str(item): [item % 5, 9] for item in range(1, 41)})
+    text |= {f"s3rec_amazon/{name}_item2attributes.json": described for name in ("Beauty", "Toys_and_Games")}
+    text["gcegnn_Tmall/all_train_seq.jsonl"] = "".join(json.dumps({"session": row}) + "\n" for row in rows)
+    text["gcegnn_Tmall/test.jsonl"] = "".join(json.dumps({"session": row[:-1], "next": row[-1]}) + "\n" for row in rows)
+    for name, content in text.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content, encoding="utf-8")
+
+
+@pytest.mark.parametrize("config", ["ml1m", "beauty", "toys", "tmall"])
+def test_the_config_of_a_public_set_trains_on_a_slice(
+    config: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_public(project / "public")
+    monkeypatch.setenv("AFTERSALES_PUBLIC_DATA", str(project / "public"))
+    small = ["epochs=2", "dimensions=8", "negatives=8", "judge_every=1"]
+    outcome = run_recipe(
+        project / f"configs/public_{config}.yaml", ("threads=1", *(f"model.options.{option}" for option in small))
+    )
+    evidence = evidence_of(run_of(outcome.run_id))
+    evaluation = json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["rows"] == 40 and evaluation["chosen"]["stop_after"] in (1, 2)
+    assert [epoch for epoch, _ in evaluation["validation_curve"]] == [1, 2]
+    assert evaluation["exclude_history"] is (config != "tmall")
+    assert not list((project / "outputs/work").glob("*"))
