@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 SMALL: dict[str, dict[str, Any]] = {
     "sequential": {"epochs": 2, "dimensions": 16, "blocks": 1, "max_length": 8},
     "ials": {"factors": 8, "iterations": 3},
+    "content": {"ngrams": 1.0, "dimensions": 16},
 }
 T = 1_735_689_600
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from aftersales.core.errors import ConfigError, nearest
 from aftersales.recommenders.base import Recommender
+from aftersales.recommenders.content import Content
 from aftersales.recommenders.ease import Ease
 from aftersales.recommenders.ials import Ials
 from aftersales.recommenders.item_knn import ItemKnn
@@ -17,6 +18,7 @@ RECOMMENDERS: dict[str, type[Recommender[Any]]] = {
         ItemKnn,
         Ease,
         Ials,
+        Content,
         Sequential,
     )
 }
