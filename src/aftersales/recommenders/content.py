@@ -18,7 +18,7 @@ from aftersales.core.errors import DataError
 from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import recency
-from aftersales.recommenders.item_text import text_vectors, whitened
+from aftersales.recommenders.item_text import of_length_one, text_vectors, whitened
 
 COLUMNS = ["title", "category", "product_type", "brand"]
 NGRAMS = (1, 3)
@@ -92,9 +92,7 @@ def _ngram_vectors(texts: "pd.Series[str]", dimensions: int) -> NDArray[np.float
     """Return vectors of length one, by the singular vectors of TF-IDF over character n-grams."""
     weights = TfidfVectorizer(analyzer="char", ngram_range=NGRAMS, sublinear_tf=True).fit_transform(texts)
     kept = max(1, min(dimensions, *(side - 1 for side in weights.shape)))
-    found = TruncatedSVD(kept, random_state=0).fit_transform(weights)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.divide(found, length, out=np.zeros_like(found), where=length > 0).astype(np.float32)
+    return of_length_one(TruncatedSVD(kept, random_state=0).fit_transform(weights))
 
 
 class _Similar(nn.Module):

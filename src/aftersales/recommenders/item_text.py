@@ -73,5 +73,11 @@ def whitened(vectors: Floats, dimensions: int, strength: float = 1.0) -> Floats:
     _, spread, directions = np.linalg.svd(np.unique(centred, axis=0), full_matrices=False)
     kept = max(1, min(dimensions, int((spread > LEAST * spread[0]).sum())))
     white = centred @ (directions[:kept].T / np.maximum(spread[:kept], np.finfo(np.float64).tiny) ** strength)
-    length = np.linalg.norm(white, axis=1, keepdims=True)
-    return np.divide(white, length, out=np.zeros_like(white), where=length > 0).astype(np.float32)
+    return of_length_one(white)
+
+
+def of_length_one(vectors: NDArray[np.float64]) -> Floats:
+    """Return the vectors divided by their lengths, zero ones as they are, shape (rows, width)."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Floats = (vectors / np.where(length > 0, length, 1.0)).astype(np.float32)
+    return found

@@ -99,8 +99,8 @@ def train(
             progress.epoch += 1
             if judge and (progress.epoch % config.judge_every == 0 or progress.epoch == last):
                 _judge(network, judge, progress)
-            judged = {"validation": f"{progress.figures[-1][1]:.4f}"} if progress.figures else {}
-            bar.set_postfix(loss=f"{mean:.3f}", **judged)
+            figure = {"validation": f"{progress.figures[-1][1]:.4f}"} if progress.figures else {}
+            bar.set_postfix({"loss": f"{mean:.3f}", **figure})
             _save(work, network, optimizer, progress)
     if progress.weights:
         network.load_state_dict(progress.weights)
