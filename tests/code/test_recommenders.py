@@ -264,13 +264,6 @@ def test_a_public_set_is_judged_as_it_is_published(project: Path, monkeypatch: p
     assert json.loads((evidence / "evaluation.json").read_text(encoding="utf-8"))["exclude_history"] is False
 
 
-def test_sources_that_exclude_each_other_are_refused(project: Path) -> None:
-    with pytest.raises(ConfigError, match=r"give either data\.source or data\.public"):
-        run_recipe(project / "configs/recommend_ease.yaml", ("data.public=ml1m_gsasrec", "data.source=x.csv"))
-    with pytest.raises(ConfigError, match=r"metric.*auc@10"):
-        run_recipe(project / "configs/recommend_ease.yaml", ("metric=auc@10",))
-
-
 @pytest.mark.parametrize("config", ["recommend", "recommend_ease"])
 def test_a_trained_recommender_passes_the_gate_and_serves(config: str, project: Path) -> None:
     overrides = ["data.users=40"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from aftersales.core.errors import DataError, nearest
 from aftersales.corpora.interactions import ITEM_KINDS, Event, Interactions, Item
 from aftersales.corpora.tables import read_rows
-from aftersales.runtime.events import EVENT_KINDS
+from aftersales.runtime.events import EVENT_KINDS, EventKind
 
 EVENT_COLUMNS = "data.user_column=…, data.item_column=…, data.time_column=… or data.kind_column=…"
 # Outside of these years a timestamp is taken for one in other units.
@@ -35,7 +35,7 @@ class Columns:
     time: str = "timestamp"
     kind: str | None = "kind"
     detail: str = "detail"
-    kinds: Mapping[str, str] | None = None
+    kinds: Mapping[str, EventKind] = field(default_factory=dict)
 
 
 def read_interactions(events: Path, items: Path | None = None, columns: Columns | None = None) -> Interactions:
@@ -84,8 +84,8 @@ def read_items(path: Path) -> list[Item]:
 
 
 def _event(row: Mapping[str, Any], columns: Columns, where: str) -> Event:
-    kind = "buy" if columns.kind is None else _text(row.get(columns.kind))
-    kind = (columns.kinds or {}).get(kind, kind)
+    written = "buy" if columns.kind is None else _text(row.get(columns.kind))
+    kind = columns.kinds.get(written, written)
     if kind not in EVENT_KINDS:
         raise DataError(
             f"{where}: column {columns.kind!r}: unknown event kind {kind!r}{nearest(kind, EVENT_KINDS)}; "

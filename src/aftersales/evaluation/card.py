@@ -1,7 +1,11 @@
 """The model card: README.md of a model folder, with Hugging Face metadata (Mitchell et al. 2019)."""
 
+from collections.abc import Sequence
+
 from aftersales.corpora.labelled import LabelledData
+from aftersales.corpora.load_interactions import SplitInteractions
 from aftersales.evaluation.evidence import Evaluation
+from aftersales.runtime.events import EVENT_KINDS
 
 FEW_ANSWERS = 10  # of so few, the share of right ones says nothing
 
@@ -72,4 +76,37 @@ Expected calibration error {evaluation.ece:.3f}. {answered}.
 
 {rows["train"]} training, {rows["validation"]} validation and {rows["test"]} test rows; fingerprint
 `{data.fingerprint[:16]}`; task version {task.version}.
+"""
+
+
+def recommender_card(
+    name: str, data: SplitInteractions, origin: str, seed: int, cold_items: bool, figures: Sequence[str]
+) -> str:
+    """Return the card of a recommender as Markdown.
+
+    Args:
+        name: of the model.
+        data: what it learned from and was judged on.
+        origin: where the rows come from.
+        seed: of the run.
+        cold_items: whether items without events in training have scores of their own.
+        figures: the lines of ``RankingReport.markdown``.
+    """
+    train, test = data.final_train, data.split.test
+    repeats = "left out of the list" if data.exclude_history else "may be recommended again"
+    cold = "have scores of their own" if cold_items else "come last"
+    lines = "\n".join(figures)
+    return f"""# Recommender: {name}
+
+Trained on {origin}: {len(train.events):,} events, {train.n_users:,} users, {train.n_items:,} items. Data SHA-256
+`{data.fingerprint[:12]}`, seed {seed}.
+
+Evaluated on what came next for {len(test.histories):,} users (full ranking; items of the history {repeats}).
+
+{lines}
+
+`model.onnx`: `history` (item indices from 1), `kinds` (1-based index into {", ".join(EVENT_KINDS)}) and `ages` (days
+before the request, 0 where not known), all of shape (batch, length), right-aligned after zeros, to `scores` (batch,
+items) in the order of `items.json`. An empty history is answered with popularity; items without events in training
+{cold}.
 """

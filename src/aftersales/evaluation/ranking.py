@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from aftersales.core.errors import DataError, ModelError
 from aftersales.corpora.histories import Holdout, Scorer
+from aftersales.evaluation.classification import Figure
+from aftersales.evaluation.intervals import bootstrap_interval
 from aftersales.evaluation.rank_metrics import METRICS, gains
 from aftersales.runtime.events import PastEvent
 from aftersales.runtime.recommender import Recommender
@@ -38,6 +40,11 @@ class Ranking:
     def values(self, metric: str) -> NDArray[np.float64]:
         """Return a metric's value for every user, shape (users,); see ``rank_metrics.gains``."""
         return gains(metric, self.ranks, self.offsets)
+
+    def figure(self, metric: str) -> Figure:
+        """Return a metric's mean over users with its interval."""
+        values = self.values(metric)
+        return Figure(float(values.mean()), *bootstrap_interval(values))
 
     def figures(self) -> dict[str, float]:
         """Return every metric at every cut-off, coverage included."""

@@ -40,6 +40,14 @@ class RankingReport:
             apart=warm_and_cold(ranking, holdout, train),
         )
 
+    def tracked(self, headline: str) -> dict[str, float]:
+        """Return what the experiment store shows: every figure, and of ``headline`` the interval and the floor."""
+        figure, over_floor = self.intervals[headline]
+        beside = {"low": figure.low, "high": figure.high, "floor": self.floor[headline], "over_floor": over_floor.value}
+        return {tracked_name(name): value for name, value in self.figures.items()} | {
+            f"{tracked_name(headline)}_{name}": value for name, value in beside.items()
+        }
+
     def markdown(self, headline: str, model: str, floor: str) -> list[str]:
         """Return the lines of the card with all figures, and ``headline`` for cold and warm apart."""
         rows = []
@@ -59,3 +67,8 @@ class RankingReport:
             "|---|---|---|",
             *[f"| {name} | {one['targets']:,} | {one[headline]:.4f} |" for name, one in self.apart.items()],
         ]
+
+
+def tracked_name(metric: str) -> str:
+    """Return the name of a metric as the experiment store takes it, without ``@``."""
+    return metric.replace("@", "_at_")

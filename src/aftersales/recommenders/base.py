@@ -6,8 +6,6 @@ The graph is the whole contract. It maps events, ``history``, ``kinds`` and ``ag
 already bought are shown is a matter of ranking and not of the model.
 """
 
-import logging
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,10 +22,9 @@ from aftersales.core.errors import DataError, ModelError
 from aftersales.core.files import write_json
 from aftersales.corpora.histories import Histories, Scorer
 from aftersales.corpora.interactions import Interactions
-from aftersales.runtime.events import Inputs
+from aftersales.recommenders.export import write_graph
 
 C = TypeVar("C", bound=Config)
-OPSET = 17
 # Longer histories are cut to their last items, as they are when the model is served.
 MAX_HISTORY = 1000
 # Numbers that a model may make of the histories it scores at once.
@@ -149,7 +146,7 @@ class Recommender(ABC, Generic[C]):
                 f"{MAX_GRAPH_BYTES / 1e9:.1f} GB; leave items without sales out of the catalogue, or take another model"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _export_graph(graph, folder / "model.onnx")
+        write_graph(graph, folder / "model.onnx")
         shown = train.items[["item_id", "title", "category", "kind"]]
         write_json(folder / "items.json", shown.to_dict(orient="records"))
         described = {
@@ -203,22 +200,3 @@ def _alike(lengths: NDArray[np.int64], batch_size: int, places: int) -> Iterator
             rows = rows[: len(rows) // 2]
         yield rows
         start += len(rows)
-
-
-def _export_graph(graph: nn.Module, path: Path) -> None:
-    """Write the graph by the TorchScript-based exporter: the newer one was measured to drift."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecation of this exporter, and sizes that are constant by design
-        history = torch.tensor([[0, 0, 1], [0, 1, 1]])
-        axes = {0: "batch", 1: "length"}
-        torch.onnx.export(
-            graph,
-            (history, history, history.float()),
-            str(path),
-            input_names=list(Inputs._fields),
-            output_names=["scores"],
-            dynamic_axes={**dict.fromkeys(Inputs._fields, axes), "scores": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )

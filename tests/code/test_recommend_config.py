@@ -1,0 +1,67 @@
+"""The config of the recommendation recipe: what is wrong is named with its key and the way out, before data is read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aftersales.cli.training import run_recipe
+from aftersales.core.errors import ConfigError, DataError
+from aftersales.corpora.load_interactions import InteractionsConfig, load_interactions
+from aftersales.recommenders import ModelConfig
+
+CONFIG = Path(__file__).parents[2] / "configs/recommend_ease.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.name=eas"], r"key 'model\.name': there is no such recommender; did you mean 'ease'\?"),
+        (["model.options.l3=1"], r"key 'model\.options': options of ease: unknown key 'l3'; did you mean 'l2'\?"),
+        (["model.options.l2=-1"], r"key 'model\.options': options of ease: key 'l2': .*greater than 0"),
+        (["model.name=ials", "model.options.l2=0"], r"key 'model\.options': options of ials: key 'l2'"),
+        (["metric=auc@10"], r"key 'metric': .*ndcg.*auc@10"),
+        (["seed=-1"], "key 'seed'"),
+        (["data.public=ml1m_gsasrec", "data.source=x.csv"], r"give either data\.source or data\.public"),
+        (["data.public=ml1m_gsasrec", "data.target=buy"], r"leave out data\.target"),
+        (["data.public=ml1m_gsasrec", "data.time_column=t"], r"data\.time_column goes with data\.source=<file>"),
+        (["data.items=x.csv"], r"data\.items goes with data\.source=<file>"),
+        (["data.target=return"], r"data\.target 'return' is not in data\.history \(buy, service\); add it"),
+        (["data.history=[buy, purchase]"], r"key 'data\.history\.1': .*'return' or 'service' \(got 'purchase'\)"),
+        (["data.source=x.csv", "data.kind_map.购买=bought"], r"key 'data\.kind_map\.购买': .*\(got 'bought'\)"),
+        (["data.source=x.csv", "data.kind_map.1=buy", "data.kind_column=null"], r"needs data\.kind_column"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_before_data_is_read(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        run_recipe(CONFIG, tuple(overrides))
+
+
+def test_options_of_another_model_say_how_to_leave_them_out() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'l2'.*another model\.name.*model\.options=\{\}"):
+        run_recipe(CONFIG, ("model.name=item_knn",))
+    assert ModelConfig(name="item_knn").options == {}
+
+
+def events(path: Path, rows: list[list[object]]) -> Path:
+    path.write_text("\n".join(json.dumps(dict(zip("uixk", row, strict=True))) for row in rows), encoding="utf-8")
+    return path
+
+
+def own(path: Path, **more: object) -> InteractionsConfig:
+    columns = {f"{name}_column": key for name, key in zip(("user", "item", "time", "kind"), "uixk", strict=True)}
+    return InteractionsConfig.model_validate({"source": str(path), **columns, **more})
+
+
+def test_own_events_are_split_with_their_own_words_for_kinds(tmp_path: Path) -> None:
+    path = events(tmp_path / "e.jsonl", [["u", f"i{n}", 1_700_000_000 + n, 1] for n in range(4)])
+    data = load_interactions(own(path, kind_map={1: "buy"}))
+    assert data.split.test.targets.tolist() == [4] and data.final_train is data.split.train
+    assert not data.exclude_history and load_interactions(own(path, kind_map={"1": "buy"}), True).exclude_history
+    assert own(path).origin == "`e.jsonl`"
+    with pytest.raises(DataError, match=r"line 1: column 'k': unknown event kind '1'.*data\.kind_map"):
+        load_interactions(own(path))
+    with pytest.raises(DataError, match=r"no column 'time'.*data\.time_column=…"):
+        load_interactions(own(path, time_column="time"))
+    with pytest.raises(DataError, match=r"no user has 3 'service' events"):
+        load_interactions(own(path, kind_map={1: "buy"}, target="service"))
