@@ -230,3 +230,18 @@ def test_the_steps_that_are_foreseen_are_enough_and_not_many_more() -> None:
 def test_factors_of_items_without_events_are_zero() -> None:
     found = item_factors(matrix(Histories.of(ROWS), 6), IalsConfig(factors=3))
     assert found.shape == (6, 3) and not found[4:].any() and found[:4].any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("ease", {"l2": 1e-30}, r"model\.options\.l2=1e-30 is lost beside the counts"),
+        ("ials", {"l2": 1e-30, "factors": 8}, r"model\.options\.l2=1e-30 is lost beside the factors; take a value"),
+        ("ials", {"l2": 1e30}, r"NaN .*: model\.options\.l2=1e\+30 does not suit these; take a value"),
+        ("ials", {"confidence": 1e12}, "'confidence': .*less than or equal to 1000"),
+    ],
+)
+def test_options_beyond_what_numbers_hold_are_named(name: str, options: dict[str, float], said: str) -> None:
+    events = [Event(user, item, "buy", 1_700_000_000 + place) for user in "uv" for place, item in enumerate("abc")]
+    with pytest.raises(ConfigError, match=said):
+        create(name, options).fit(Interactions.of([Item(name) for name in "abc"], events))

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from aftersales.cli.training import run_recipe
-from aftersales.core.errors import ConfigError, DataError
+from aftersales.core.errors import ConfigError, DataError, ModelError
 from aftersales.corpora.histories import Histories, Scorer
 from aftersales.corpora.interactions import Event, Interactions, Item
 from aftersales.corpora.public.interactions import of_sequences
@@ -93,7 +93,7 @@ def test_only_the_target_kinds_are_learned_and_the_time_to_the_next_event_is_see
     assert read.kinds.tolist() == [[KIND_NUMBERS[kind] for kind in ("view", "buy", "return")]]
     assert read.waits.tolist() == [bucket(torch.tensor([1.0, 8.0, 0.0])).tolist()]
     assert bucket(torch.tensor([0.0, 1 / 2000, 1 / 1440, 1100.0])).tolist() == [0, 0, 1, 42]
-    with pytest.raises(DataError, match="no user has an event and then one of cart"):
+    with pytest.raises(DataError, match=r"no user has an event and then one of model\.options\.targets \(cart\)"):
         create("sequential", {"targets": ["cart"]}).fit(data)
 
 
@@ -143,6 +143,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(loss: str, tmp_path
     assert [epoch for epoch, _ in resumed.curve] == [1, 2, 3, 4]
     whole = create("sequential", options).fit(CYCLES)
     np.testing.assert_array_equal(resumed.score(CYCLES.histories()), whole.score(CYCLES.histories()))
+
+
+@pytest.mark.parametrize("damage", ["cut", "another network", "empty"])
+def test_a_checkpoint_that_cannot_be_read_is_named(damage: str, tmp_path: Path) -> None:
+    options = {**QUICK, "epochs": 1, "dimensions": 8}
+    create("sequential", options).fit(CYCLES, work=tmp_path / "work")
+    state = tmp_path / "work/state.pt"
+    if damage == "cut":
+        state.write_bytes(state.read_bytes()[:500])
+    elif damage == "empty":
+        state.write_bytes(b"")
+    else:
+        options["blocks"] = 2
+    with pytest.raises(ModelError, match=r"work cannot be read .*; remove the folder to begin anew"):
+        create("sequential", options).fit(CYCLES, work=tmp_path / "work")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +216,20 @@ def test_items_without_events_are_ranked_by_what_is_known_of_them(tmp_path: Path
         create("sequential", {"features": ["brand"]}).fit(data)
     with pytest.raises(ConfigError, match="features"):
         create("sequential", {"features": ["colour"]})
+
+
+def test_titles_are_seen_and_an_id_that_stands_in_for_one_is_none() -> None:
+    items = [
+        Item("a", title="猫粮 鸡肉味"),
+        Item("b", title="猫粮 三文鱼味"),
+        Item("c", title="c"),
+        Item("d", title="纸尿裤"),
+    ]
+    data = Interactions.of(items, [Event("u", name, "buy", T + place) for place, name in enumerate("abd")])
+    table = ItemTable.of(data.items, np.ones(4, dtype=bool), ["title"], 4, 0.0, "embedded")
+    assert table.text.any(dim=1).tolist() == [True, True, False, True]
+    with pytest.raises(DataError, match=r"no item has title; .*data\.items"):
+        create("sequential", {**QUICK, "features": ["title"]}).fit(CYCLES)
 
 
 def test_properties_of_an_item_share_its_weight() -> None:

@@ -18,7 +18,7 @@ from aftersales.core.errors import DataError
 from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import recency
-from aftersales.recommenders.item_text import of_length_one, text_vectors, whitened
+from aftersales.recommenders.item_text import of_length_one, text_vectors, titles, whitened
 
 COLUMNS = ["title", "category", "product_type", "brand"]
 NGRAMS = (1, 3)
@@ -68,10 +68,7 @@ def item_vectors(items: pd.DataFrame, config: ContentConfig) -> NDArray[np.float
     Raises:
         DataError: no item has a text.
     """
-    ids = items["item_id"].astype(str)
-    table = items[COLUMNS].astype(str)
-    table["title"] = table["title"].mask(table["title"] == ids, "")  # an id that stands in for a title
-    texts = table.agg(" ".join, axis=1).str.strip()
+    texts = items[COLUMNS].astype(str).assign(title=titles(items)).agg(" ".join, axis=1).str.strip()
     if (texts == "").all():
         raise DataError(
             "no item of the catalogue has a title, category, product_type or brand to compare; give them with "

@@ -64,12 +64,18 @@ def item_weights(histories: Histories, n_items: int, l2: float) -> Tensor:
     """Return B of shape (n_items, n_items), float64: it minimises |X - XB|² + l2 |B|² with a zero diagonal.
 
     X is 1 where a user has at least one event with an item and 0 elsewhere. With P = (XᵀX + l2 I)⁻¹ the
-    solution is B_ij = -P_ij / P_jj off the diagonal (equation 8).
+    solution is B_ij = -P_ij / P_jj off the diagonal.
+
+    Raises:
+        ConfigError: ``l2`` is so small that the matrix cannot be inverted.
     """
     seen = user_items(histories, n_items)
     gram = torch.from_numpy((seen.T @ seen).toarray())
     gram.diagonal().add_(l2)
-    lower = torch.linalg.cholesky(gram)
+    try:
+        lower = torch.linalg.cholesky(gram)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        raise ConfigError(f"model.options.l2={l2:g} is lost beside the counts of these items; raise it") from None
     del gram  # lest there be three of them
     weights = torch.cholesky_inverse(lower)
     del lower

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aftersales.core.errors import DataError
-from aftersales.recommenders.item_text import text_vectors, whitened
+from aftersales.recommenders.item_text import text_vectors, titles, whitened
 
 Feature = Literal["category", "product_type", "brand", "attributes", "title"]
 FEATURES: tuple[Feature, ...] = get_args(Feature)
@@ -88,10 +88,16 @@ class ItemTable(nn.Module):
         Raises:
             DataError: a feature is empty for every item.
         """
+        items = items.assign(title=titles(items))
         for feature in features:
             if (items[feature].astype(str).str.strip() == "").all():
-                raise DataError(f"no item has {feature}; leave it out of model.options.features, or fill the catalogue")
-        text = whitened(text_vectors(items["title"], encoder), TEXT_DIMENSIONS) if "title" in features else None
+                raise DataError(
+                    f"no item has {feature}; leave it out of model.options.features, or give it with data.items"
+                )
+        text = None
+        if "title" in features:
+            text = whitened(text_vectors(items["title"], encoder), TEXT_DIMENSIONS)
+            text[(items["title"] == "").to_numpy()] = 0  # an item without a title is like no other
         properties = Properties(items, [feature for feature in features if feature != "title"])
         return cls(known, properties, None if text is None else torch.from_numpy(text), dimensions, id_dropout)
 

@@ -15,12 +15,14 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from aftersales.core.config import Config
+from aftersales.core.errors import ConfigError
 from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
 from aftersales.recommenders.history import latest, user_items
 
 # Relative error of a user's factors, in the norm of their own equation.
 TOLERANCE = 1e-6
+AROUND_ONE = "; take a value around 1, or fewer factors"
 
 
 class IalsConfig(Config):
@@ -36,9 +38,9 @@ class IalsConfig(Config):
 
     factors: int = Field(default=64, ge=1)
     l2: float = Field(default=1.0, gt=0)
-    confidence: float = Field(default=20.0, ge=1)
+    confidence: float = Field(default=20.0, ge=1, le=1000)  # the graph grows with its root
     iterations: int = Field(default=15, ge=1)
-    seed: int = Field(default=1, ge=0)
+    seed: int = Field(default=1, ge=0, lt=2**32)
 
 
 class Ials(Recommender[IalsConfig]):
@@ -61,8 +63,12 @@ def item_factors(seen: csr_matrix, config: IalsConfig) -> NDArray[np.float32]:
     Args:
         seen: 1 where a user had an event with an item, shape (users, n_items).
         config: the options.
+
+    Raises:
+        ConfigError: the equations have no finite solution with this ``l2``.
     """
     from implicit.cpu.als import AlternatingLeastSquares
+    from implicit.recommender_base import ModelFitError
 
     model = AlternatingLeastSquares(
         factors=config.factors,
@@ -73,7 +79,10 @@ def item_factors(seen: csr_matrix, config: IalsConfig) -> NDArray[np.float32]:
         random_state=config.seed,
     )
     with threadpool_limits(1, "blas"):  # the library has threads of its own
-        model.fit(seen)
+        try:
+            model.fit(seen)
+        except ModelFitError as error:
+            raise ConfigError(f"{error}: model.options.l2={config.l2:g} does not suit these{AROUND_ONE}") from None
     found: NDArray[np.float32] = model.item_factors
     return found
 
@@ -96,7 +105,10 @@ class FoldIn(nn.Module):
     def __init__(self, factors: NDArray[np.float32], l2: float, confidence: float) -> None:
         super().__init__()
         y = torch.from_numpy(factors).double()
-        lower = torch.linalg.cholesky(y.t() @ y + l2 * torch.eye(y.shape[1], dtype=y.dtype))
+        try:
+            lower = torch.linalg.cholesky(y.t() @ y + l2 * torch.eye(y.shape[1], dtype=y.dtype))
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise ConfigError(f"model.options.l2={l2:g} is lost beside the factors{AROUND_ONE}") from None
         z = torch.linalg.solve_triangular(lower, y.t(), upper=False).t()
         self.confidence = confidence
         self.steps = _steps(confidence)

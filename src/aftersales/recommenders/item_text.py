@@ -18,6 +18,16 @@ TEXTS_AT_ONCE = 64
 LEAST = 1e-3
 
 
+def titles(items: pd.DataFrame) -> "pd.Series[str]":
+    """Return the titles of a catalogue, shape (n_items,); empty where the id stands in for one.
+
+    Args:
+        items: a row an item with the columns of ``Item``.
+    """
+    named = items["title"].astype(str).str.strip()
+    return named.mask(named == items["item_id"].astype(str), "")
+
+
 def text_vectors(texts: "Sequence[str] | pd.Series[str]", encoder: str) -> Floats:
     """Return the mean of the encoder's last states over the tokens of each text, shape (texts, width).
 

@@ -68,7 +68,7 @@ class SequentialConfig(Config):
     learning_rate: float = Field(default=3e-3, gt=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = Field(default=0.05, ge=0)
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "SequentialConfig":

@@ -38,8 +38,11 @@ class Sequential(Recommender[SequentialConfig]):
             raise DataError("these events have an order but no times; leave out model.options.times")
         windows = Windows.of(learned.histories(), config)
         if not len(windows):
-            what = f"one of {', '.join(config.targets)}" if config.targets else "another event"
-            raise DataError(f"no user has an event and then {what}, so there is no order to learn; use popularity")
+            what = f"one of model.options.targets ({', '.join(config.targets)})" if config.targets else "another event"
+            raise DataError(
+                f"no user has an event and then {what}, so there is no order to learn; give longer histories or more "
+                "kinds in data.history, or take popularity"
+            )
         counts = np.bincount(learned.item_index, minlength=learned.n_items + 1)[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

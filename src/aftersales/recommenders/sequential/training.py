@@ -1,6 +1,7 @@
 """Training of the network: epochs, the choice of the best by validation, and checkpoints to go on from."""
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,9 @@ def train(
         judge: gives the validation figure of a ranker.
         work: folder for a checkpoint after every epoch; called again with the same one, training goes on from it, to
             the same end.
+
+    Raises:
+        ModelError: the checkpoint cannot be read or written.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
@@ -183,10 +187,18 @@ def _save(work: Path | None, network: Network, optimizer: torch.optim.Optimizer,
 
 
 def _resume(work: Path | None, network: Network, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load the last checkpoint, if there is one, and return where it stands."""
+    """Load the last checkpoint, if there is one, and return where it stands.
+
+    Raises:
+        ModelError: it is damaged, or of another version of the network.
+    """
     if work is None or not (work / STATE).is_file():
         return Progress()
-    state = torch.load(work / STATE, weights_only=True, map_location=next(network.parameters()).device)
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
+    try:
+        state = torch.load(work / STATE, weights_only=True, map_location=next(network.parameters()).device)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Progress(**state["progress"])
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"checkpoint {work} cannot be read ({reason}); remove the folder to begin anew") from None
