@@ -83,7 +83,7 @@ def list_figures(
     Returns:
         For every k ``novelty@k``: mean self-information in bits (Zhou et al. 2010, arXiv 0808.2670); ``diversity@k``:
         one less the mean similarity of two items of a list, by category or else by co-occurrence (Ziegler et al. 2005,
-        "Improving Recommendation Lists Through Topic Diversification", section 3); ``popularity@k``: mean popularity
+        "Improving Recommendation Lists Through Topic Diversification", WWW); ``popularity@k``: mean popularity
         percentile; ``popularity_bias@k``: by how much that exceeds the percentile of what was bought.
     """
     bought = float(facts.percentile[targets].mean())

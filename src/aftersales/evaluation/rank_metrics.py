@@ -1,8 +1,8 @@
 """Metrics of a ranking from the ranks of the targets alone.
 
 Every target is ranked, so what stands among the first k follows from its rank and no list is needed. Definitions:
-Herlocker et al. 2004, "Evaluating Collaborative Filtering Recommender Systems", section 4; nDCG: Järvelin & Kekäläinen
-2002, "Cumulated Gain-Based Evaluation of IR Techniques", section 2.
+Herlocker et al. 2004, "Evaluating Collaborative Filtering Recommender Systems" (ACM TOIS 22); nDCG: Järvelin &
+Kekäläinen 2002, "Cumulated Gain-Based Evaluation of IR Techniques" (ACM TOIS 20).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Full-ranking evaluation of recommenders: each target is ranked against every candidate.
 
-Never against a sample of them: Krichene & Rendle 2020, "On Sampled Metrics for Item Recommendation".
+Never against a sample of them: Krichene & Rendle 2020, "On Sampled Metrics for Item Recommendation" (KDD).
 """
 
 from collections.abc import Sequence, Set

@@ -23,7 +23,7 @@ def over_seeds(
     """Return the mean of each metric over several trainings, and its paired difference to the floor.
 
     The intervals cover both what other users and what other seeds would have given: every resample draws users, the
-    same for all rankings, and trainings with replacement (Efron & Tibshirani 1993, section 8.3).
+    same for all rankings, and trainings with replacement (Efron & Tibshirani 1993, chapter 8).
 
     Args:
         metrics: names with cut-offs; see ``rank_metrics.gains``.

@@ -1,7 +1,7 @@
 """Content: items whose texts are like those of the history. It needs no events, so new items are ranked like old ones.
 
-Lops et al. 2011, "Content-based Recommender Systems: State of the Art and Trends", section 3.3.1; the texts are
-compared by an encoder's vectors and by their character n-grams.
+Lops, de Gemmis & Semeraro 2011, "Content-based Recommender Systems: State of the Art and Trends" (Recommender Systems
+Handbook); here the texts are compared by an encoder's vectors and by their character n-grams.
 """
 
 import numpy as np

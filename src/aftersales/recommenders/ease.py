@@ -1,6 +1,6 @@
 """EASE, a linear autoencoder with a closed form.
 
-Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data", arXiv 1905.03375, section 3.1.
+Steck 2019, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW), arXiv 1905.03375, section 3.1.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """iALS, matrix factorisation of implicit feedback by alternating least squares, fitted by the ``implicit`` library.
 
-Hu, Koren & Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets", section 4. Rendle et al. 2021,
-arXiv 2110.14037, show that it stays competitive when tuned.
+Hu, Koren & Volinsky 2008, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM), section 4. Rendle
+et al. 2022 (RecSys), arXiv 2110.14037, show that it stays competitive when tuned.
 """
 
 import math
@@ -96,8 +96,8 @@ class FoldIn(nn.Module):
 
     With YᵀY + l2 I = LLᵀ, rows z = L⁻¹y and u = Lᵀx it reads (I + (c - 1) Z_hᵀZ_h) u = c Z_hᵀ1, scores Z u. No
     eigenvalue of Z_hᵀZ_h exceeds one, because ZᵀZ = I - l2 L⁻¹L⁻ᵀ, so the condition number of the system is at most c
-    and conjugate gradients need a number of steps that is known beforehand (Saad 2003, section 6.11.3). Unlike a
-    solver, they are made of operators that ONNX has.
+    and conjugate gradients need a number of steps that is known beforehand (Saad 2003, "Iterative Methods for Sparse
+    Linear Systems", section 6.11.3). Unlike a solver, they are made of operators that ONNX has.
     """
 
     whitened: Tensor
@@ -129,7 +129,7 @@ def _steps(condition: float) -> int:
 
 
 def _conjugate_gradients(system: Tensor, right: Tensor, steps: int) -> Tensor:
-    """Solve ``system`` (batch, d, d) x = ``right`` (batch, d) for every row; Hestenes & Stiefel 1952, section 3."""
+    """Solve ``system`` (batch, d, d) x = ``right`` (batch, d) for every row (Hestenes & Stiefel 1952, J. Res. NBS)."""
     solution, residual, direction = torch.zeros_like(right), right, right
     square = (residual * residual).sum(dim=1, keepdim=True)
     for _ in range(steps):

@@ -1,8 +1,8 @@
 """Item-based nearest neighbours: what the customers of an item also bought.
 
-Deshpande & Karypis 2004, "Item-Based Top-N Recommendation Algorithms", section 4; the shrinkage is that of Koren 2008,
-"Factorization Meets the Neighborhood", section 2.2. Well tuned, it beats most neural models on small data (Ferrari
-Dacrema et al. 2019, arXiv 1907.06902).
+Deshpande & Karypis 2004, "Item-Based Top-N Recommendation Algorithms" (ACM TOIS 22); the shrinkage is that of Koren
+2008, "Factorization Meets the Neighborhood" (KDD), section 2.2. Well tuned, it beats most neural models on
+small data (Ferrari Dacrema et al. 2019, RecSys, arXiv 1907.06902).
 """
 
 from typing import Literal

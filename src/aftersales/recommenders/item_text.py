@@ -68,8 +68,8 @@ def whitened(vectors: Floats, dimensions: int, strength: float = 1.0) -> Floats:
     """Return vectors of length one with the mean taken away and all directions made alike.
 
     Encoders crowd their vectors into a few directions, so that all cosines are near one (Su et al. 2021, arXiv
-    2103.15316, section 3.2). But what tells variants of one product apart then counts as much as what tells products
-    apart, which a smaller ``strength`` prevents.
+    2103.15316). But what tells variants of one product apart then counts as much as what tells products apart, which a
+    smaller ``strength`` prevents.
 
     Args:
         vectors: shape (rows, width).

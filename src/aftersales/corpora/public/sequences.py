@@ -38,7 +38,7 @@ def ml1m_gsasrec(folder: Path) -> PublicInteractions:
 
 
 def s3rec(folder: Path, name: str) -> PublicInteractions:
-    """Amazon reviews or Yelp, users and items with five events or more (Zhou et al. 2020, arXiv 2008.07873).
+    """Amazon reviews or Yelp, users and items with five events or more (S3-Rec: Zhou et al. 2020, arXiv 2008.07873).
 
     The last item of each user is the test target, the last but one the validation target. Items have attributes.
     """
@@ -52,7 +52,7 @@ def s3rec(folder: Path, name: str) -> PublicInteractions:
 
 
 def gcegnn_tmall(folder: Path) -> PublicInteractions:
-    """Anonymous sessions of Tmall (Wang et al. 2020, arXiv 2106.05081): the next item after each prefix.
+    """Anonymous sessions of Tmall (GCE-GNN: Wang et al. 2020, arXiv 2106.05081): the next item after each prefix.
 
     The test prefixes are the published ones. The training sessions are taken to be in the order of time, and the last
     of them are held out for validation in the same way.

@@ -1,8 +1,8 @@
 """What the network learns from: for each place the item that came next, among all items or among drawn ones.
 
-That the full cross-entropy closes most of the gap of SASRec to later models is shown by Klenitskiy & Vasilev 2023,
-arXiv 2309.07602; that binary losses overrate what they draw few negatives for, by Petrov & Macdonald 2023, arXiv
-2308.07192.
+That the full cross-entropy closes most of the gap of SASRec to later models is shown by Klenitskiy & Vasilev 2023
+(RecSys), arXiv 2309.07602; that binary losses overrate what they draw few negatives for, by Petrov & Macdonald 2023
+(RecSys), arXiv 2308.07192.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ class Loss:
 
 
 def gbce(positive: Tensor, negative: Tensor, n_items: int, calibration: float) -> Tensor:
-    """Return the generalised binary cross-entropy (Petrov & Macdonald 2023, section 4).
+    """Return the generalised binary cross-entropy (Petrov & Macdonald 2023, arXiv 2308.07192).
 
     The positive probability is raised to the power b = a (t (1 - 1/a) + 1/a), where a is the share of the negatives
     that is drawn and t the calibration.
@@ -74,8 +74,8 @@ def gbce(positive: Tensor, negative: Tensor, n_items: int, calibration: float) -
 def sampled_softmax(positive: Tensor, negative: Tensor, log_shares: Tensor) -> Tensor:
     """Return the cross-entropy with the sum over all items estimated from drawn ones.
 
-    A drawn item stands for 1 / (k share) items, so that the estimate of the sum has no bias (Jean et al. 2015, arXiv
-    1412.2007, section 3.2; Bengio & Senécal 2008, section III).
+    A drawn item stands for 1 / (k share) items, so that the estimate of the sum has no bias (Jean et al. 2015,
+    arXiv 1412.2007; Bengio & Senécal 2008, IEEE Trans. Neural Networks 19).
 
     Args:
         positive: scores of what came next, shape (places,).

@@ -1,8 +1,8 @@
 """The network: a causal transformer over embedded events, and its scores of all items.
 
-Kang & McAuley 2018, arXiv 1808.09781, section III, with the norm before each sub-layer. Unlike in the paper, positions
-count from the first event of the history and not from its end: then a new customer's first item stands where every
-training sequence has one.
+Kang & McAuley 2018 (ICDM), arXiv 1808.09781, section III, with the norm before each sub-layer. Unlike in the paper,
+positions count from the first event of the history and not from its end: then a new customer's first item stands where
+every training sequence has one.
 """
 
 from typing import NamedTuple
