@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,6 +11,7 @@ from aftersales.core.errors import DataError
 from aftersales.core.files import write_json, write_text
 
 BEGIN, END = "<!-- results: generated, do not edit -->", "<!-- end of results -->"
+Row = TypeVar("Row")
 
 
 class Result(BaseModel):
@@ -107,7 +108,7 @@ def merge_results(path: Path, found: Sequence[Result]) -> list[Result]:
     return rows
 
 
-def write_table(readme: Path, rows: Sequence[Result], columns: dict[str, Callable[[Result], Any]]) -> None:
+def write_table(readme: Path, rows: Sequence[Row], columns: dict[str, Callable[[Row], Any]]) -> None:
     """Replace the part of ``readme`` between the two marks by a table of ``rows``.
 
     Args:
