@@ -37,6 +37,8 @@ class Latency(BaseModel):
         n, d, k: items, dimensions, and how many were asked for.
         queries: how many queries were timed, one after another.
         median_ms, p99_ms: of one query, milliseconds.
+        cpu_ms: median of the processor's time for a query, milliseconds: without waiting for other processes, though
+            not without what they take of caches and memory.
         build_seconds: of the index, once.
         load: processes that wanted a processor in the minute before; above 1 the machine was shared.
         commit: of the code.
@@ -53,6 +55,7 @@ class Latency(BaseModel):
     queries: int
     median_ms: float
     p99_ms: float
+    cpu_ms: float
     build_seconds: float | None = None
     load: float
     commit: str
@@ -73,7 +76,8 @@ def main(sizes: tuple[int, ...]) -> None:
         for d in DIMENSIONS:
             found = list(measured(n, d, tags["commit"], tags["machine"]))
             for row in found:
-                print(f"{row.n:>9,} x {row.d:<3} {row.vectors}, {row.way}: {row.median_ms} ms", flush=True)
+                times = f"{row.median_ms} ms, processor {row.cpu_ms} ms"
+                print(f"{row.n:>9,} x {row.d:<3} {row.vectors}, {row.way}: {times}", flush=True)
             report(merged(found))
 
 
@@ -95,7 +99,7 @@ def measured(n: int, d: int, commit: str, machine: str) -> Iterator[Latency]:
         for mask in masks.values():
             check(index, queries[:CHECKED], mask)
         for way, ask in ways.items():
-            median, p99 = timed(ask, queries)
+            wall, processor = timed(ask, queries)
             yield Latency(
                 vectors=vectors,
                 way=way,
@@ -103,8 +107,9 @@ def measured(n: int, d: int, commit: str, machine: str) -> Iterator[Latency]:
                 d=d,
                 k=K,
                 queries=QUERIES,
-                median_ms=median,
-                p99_ms=p99,
+                median_ms=round(float(np.median(wall)), 2),
+                p99_ms=round(float(np.percentile(wall, 99)), 2),
+                cpu_ms=round(float(np.median(processor)), 2),
                 build_seconds=None if way == "brute force" else built,
                 load=round(load, 1),
                 commit=commit,
@@ -139,16 +144,16 @@ def check(index: ItemIndex, queries: NDArray[np.float32], mask: NDArray[np.bool_
             raise DataError(f"{index.n_items} items: the search differs from brute force, which is a bug of ours")
 
 
-def timed(ask: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]) -> tuple[float, float]:
-    """Return median and 99th percentile of one query, milliseconds, after a few to warm up."""
+def timed(ask: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return milliseconds of the clock and of the processor (2, queries), after a few queries to warm up."""
     for query in queries[:CHECKED]:
         ask(query)
-    times = []
-    for query in queries:
-        started = time.perf_counter()
+    times = np.empty((2, len(queries)))
+    for at, query in enumerate(queries):
+        started = time.perf_counter(), time.thread_time()
         ask(query)
-        times.append(1000 * (time.perf_counter() - started))
-    return round(float(np.median(times)), 2), round(float(np.percentile(times, 99)), 2)
+        times[:, at] = time.perf_counter() - started[0], time.thread_time() - started[1]
+    return 1000 * times
 
 
 def merged(found: list[Latency]) -> list[Latency]:
@@ -176,6 +181,7 @@ def report(rows: list[Latency]) -> None:
             "way": lambda row: row.way,
             "median ms": lambda row: f"{row.median_ms:.2f}",
             "p99 ms": lambda row: f"{row.p99_ms:.2f}",
+            "processor ms": lambda row: f"{row.cpu_ms:.2f}",
             "build s": lambda row: "" if row.build_seconds is None else f"{row.build_seconds:.1f}",
             "load": lambda row: f"{row.load:.1f}",
         },
