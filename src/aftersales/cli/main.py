@@ -6,7 +6,7 @@ import sys
 import click
 
 from aftersales import __version__
-from aftersales.cli import ab, data, service, training
+from aftersales.cli import ab, data, histories, service, training
 from aftersales.core.errors import told_errors
 
 # Set before any library is imported: nothing we ship reports to anybody.
@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (*training.COMMANDS, *service.COMMANDS, *data.COMMANDS, *ab.COMMANDS):
+for command in (*training.COMMANDS, *service.COMMANDS, *histories.COMMANDS, *data.COMMANDS, *ab.COMMANDS):
     cli.add_command(command)
 
 

@@ -1,7 +1,7 @@
 """Interactions from CSV, TSV, JSON lines and Parquet files."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,20 +51,33 @@ def read_interactions(events: Path, items: Path | None = None, columns: Columns 
         DataError: a missing file or column, an unknown kind, an empty user or item, a bad timestamp, or an
             item that is not in the catalogue; file and line are named.
     """
-    columns = columns or Columns()
-    required = (columns.user, columns.item, columns.time, *([columns.kind] if columns.kind else []))
     catalogue = read_items(items) if items else None
     known = {item.item_id for item in catalogue} if catalogue is not None else None
     found = []
-    for line, row in read_rows(events, required, EVENT_COLUMNS):
-        where = f"{events} line {line}"
-        event = _event(row, columns, where)
+    for line, event in read_events(events, columns or Columns(), EVENT_COLUMNS):
         if known is not None and event.item_id not in known:
+            where = f"{events} line {line}"
             raise DataError(f"{where}: item {event.item_id!r} is not in {items}; add it there or remove the row")
         found.append(event)
     if catalogue is None:
         catalogue = [Item(name, title=name) for name in dict.fromkeys(event.item_id for event in found)]
     return Interactions.of(catalogue, found)
+
+
+def read_events(path: Path, columns: Columns, naming: str) -> Iterator[tuple[int, Event]]:
+    """Yield (line number, event) of a table with a row an event, in constant memory.
+
+    Args:
+        path: the table.
+        columns: names of its columns.
+        naming: the options by which a user says what a column is called, for errors.
+
+    Raises:
+        DataError: as ``read_interactions`` says of events.
+    """
+    required = (columns.user, columns.item, columns.time, *([columns.kind] if columns.kind else []))
+    for line, row in read_rows(path, required, naming):
+        yield line, _event(row, columns, f"{path} line {line}")
 
 
 def read_items(path: Path) -> list[Item]:
