@@ -16,6 +16,7 @@ import aftersales
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import write_text
 from aftersales.runtime.classifier import Classifier
+from aftersales.runtime.filters import Filters
 from aftersales.runtime.manifest import Manifest, verify
 from aftersales.runtime.protocol import EXAMPLE_TEXTS, HistoryEvent, ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
@@ -95,7 +96,7 @@ def _describe_recommender(folder: Path) -> PackagedRecommender:
     return PackagedRecommender(
         model=_info(verify(folder), described.get("data_fingerprint", "unknown")),
         example_request=request,
-        example=recommender.recommend(request.events(0), request.k, request.exclude_seen, request.kind),
+        example=recommender.recommend(request.events(0), request.k, Filters(kind=request.kind)),
     )
 
 

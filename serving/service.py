@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from aftersales.core.errors import ModelError
 from aftersales.runtime.classifier import Classifier
+from aftersales.runtime.filters import Filters
 from aftersales.runtime.protocol import (
     RecommendRequest,
     RecommendResponse,
@@ -95,7 +96,9 @@ class Scoring:
             answer = Recommendations(items=[], reason="popularity", unknown=[], model_version=self._recommender.version)
         else:
             answer = self._recommender.recommend(
-                request.events(time.time()), request.k, request.exclude_seen, request.kind
+                request.events(time.time()),
+                request.k,
+                Filters(kind=request.kind, exclude_seen=request.exclude_seen),
             )
         return RecommendResponse(
             request_id=_request_id(ctx),

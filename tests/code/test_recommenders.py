@@ -17,6 +17,7 @@ from aftersales.evaluation.rank_metrics import gains
 from aftersales.evaluation.ranking import served_ranks
 from aftersales.recommenders import RECOMMENDERS, Recommender, create
 from aftersales.runtime.events import DAY, EVENT_KINDS, KIND_NUMBERS, Inputs, PastEvent
+from aftersales.runtime.filters import Filters
 from aftersales.runtime.manifest import seal
 from aftersales.runtime.recommender import Recommender as Served
 from aftersales.tracking.gate import GateRefused, history_of, promote
@@ -195,7 +196,7 @@ def test_unknown_names_and_options_are_named() -> None:
 
 
 def test_the_answer_to_a_known_history(served: Served) -> None:
-    answer = served.recommend(["P00003", "P99999", "P00007"], k=20, kind="product", exclude_seen=True)
+    answer = served.recommend(["P00003", "P99999", "P00007"], k=20, filters=Filters(kind="product", exclude_seen=True))
     assert answer.reason == "history" and answer.unknown == ["P99999"] and answer.model_version == served.version
     assert len(answer.items) == 20 and {item.kind for item in answer.items} == {"product"}
     assert not {"P00003", "P00007"} & {item.item_id for item in answer.items}
@@ -211,13 +212,14 @@ def test_unknown_and_empty_histories_fall_back_to_popularity(served: Served, int
 
 
 def test_the_limits_of_k_and_kind(served: Served) -> None:
-    assert len(served.recommend(["P00001"], k=10**6, exclude_seen=True).items) == len(served.items) - 1
+    assert len(served.recommend(["P00001"], k=10**6, filters=Filters(exclude_seen=True)).items) == len(served.items) - 1
     assert len(served.recommend(["P00001"], k=10**6).items) == len(served.items)
-    assert {item.kind for item in served.recommend(["P00001"], k=10**6, kind="service").items} == {"service"}
+    services = served.recommend(["P00001"], k=10**6, filters=Filters(kind="service"))
+    assert {item.kind for item in services.items} == {"service"}
     with pytest.raises(ConfigError, match="at least 1"):
         served.recommend([], k=0)
     with pytest.raises(ConfigError, match="did you mean 'product'"):
-        served.recommend([], kind="produkt")
+        served.recommend([], filters=Filters(kind="produkt"))
 
 
 def test_altered_folders_are_refused(interactions: Interactions, tmp_path: Path) -> None:

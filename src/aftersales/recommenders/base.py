@@ -22,7 +22,12 @@ from aftersales.core.errors import DataError, ModelError
 from aftersales.core.files import write_json
 from aftersales.corpora.histories import Histories, Scorer
 from aftersales.corpora.interactions import Interactions
+from aftersales.corpora.repurchase import repurchase_days
 from aftersales.recommenders.export import write_graph
+from aftersales.recommenders.factorised import Factorised
+from aftersales.runtime.catalogue import CatalogueItem
+from aftersales.runtime.rankers import SCORE_GRAPH, STATE_GRAPH, Fallback
+from aftersales.runtime.retrieval import ItemIndex
 
 C = TypeVar("C", bound=Config)
 # Longer histories are cut to their last items, as they are when the model is served.
@@ -31,6 +36,8 @@ MAX_HISTORY = 1000
 NUMBERS_AT_ONCE = 1 << 24
 # What one file of ONNX (protobuf) can hold.
 MAX_GRAPH_BYTES = 2**31 - 1
+# Above so many items a search is faster than scoring all (experiments/recommend/LATENCY.md).
+LARGE = 50_000
 # How good a scorer is on validation, higher is better.
 Judge = Callable[[Scorer], float]
 
@@ -132,8 +139,11 @@ class Recommender(ABC, Generic[C]):
                 scores[rows] = graph(*(torch.from_numpy(part).to(device) for part in batch)).cpu().numpy()
         return scores
 
-    def export(self, folder: Path) -> None:
-        """Write ``model.onnx``, ``items.json`` (in the order of the columns) and ``recommender.json``.
+    def export(self, folder: Path, large: int = LARGE) -> None:
+        """Write the graph, ``items.json`` (in the order of the columns) and ``recommender.json``.
+
+        The graph is ``model.onnx``, which gives scores. Above ``large`` items a ``Factorised`` model writes
+        ``state.onnx``, the vectors of the items and the answer to an empty history instead, to be searched.
 
         Raises:
             ModelError: the model is not fitted, or is larger than a graph may be.
@@ -146,8 +156,13 @@ class Recommender(ABC, Generic[C]):
                 f"{MAX_GRAPH_BYTES / 1e9:.1f} GB; leave items without sales out of the catalogue, or take another model"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        write_graph(graph, folder / "model.onnx")
-        shown = train.items[["item_id", "title", "category", "kind"]]
+        if train.n_items > large and isinstance(graph.model, Factorised):
+            write_graph(_State(graph.model).eval(), folder / STATE_GRAPH, output="state")
+            ItemIndex(graph.model.vectors().detach().cpu().numpy()).write(folder)
+            graph.fallback().write(folder)
+        else:
+            write_graph(graph, folder / SCORE_GRAPH)
+        shown = train.items[list(CatalogueItem.model_fields)]
         write_json(folder / "items.json", shown.to_dict(orient="records"))
         described = {
             "model": self.name,
@@ -155,6 +170,7 @@ class Recommender(ABC, Generic[C]):
             "max_history": MAX_HISTORY,
             "event_kinds": [kind for kind, _ in Counter(train.events["kind"]).most_common()],
             "cold_items": self.cold_items,
+            "repurchase_days": repurchase_days(train),
             "data_fingerprint": train.fingerprint,
         }
         write_json(folder / "recommender.json", described)
@@ -181,13 +197,32 @@ class _Contract(nn.Module):
         self.register_buffer("without_history", without_history)
         self.register_buffer("ranked", ranked)
 
-    def forward(self, history: Tensor, kinds: Tensor, ages: Tensor) -> Tensor:
-        happened = (history > 0) & (kinds > 0) & (ages >= 0)
-        history = torch.where(happened, history, 0)
-        scores = torch.where(
-            happened.any(dim=1, keepdim=True), self.model(history, kinds, ages), self.without_history
-        ).float()
+    def fallback(self) -> Fallback:
+        """Return what the contract adds to the model's own scores."""
+        scores, ranked = (tensor.cpu().numpy() for tensor in (self.without_history, self.ranked))
+        return Fallback(np.where(ranked, scores, scores.min()).astype(np.float32), ranked)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        history = _happened(*inputs)
+        known = (history > 0).any(dim=1, keepdim=True)
+        scores = torch.where(known, self.model(history, *inputs[1:]), self.without_history).float()
         return torch.where(self.ranked, scores, scores.amin(dim=1, keepdim=True))
+
+
+class _State(nn.Module):
+    """The graph of a factorised model's state, by the contract's rule of what is an event."""
+
+    def __init__(self, model: Factorised) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.model.state(_happened(*inputs), *inputs[1:])
+
+
+def _happened(history: Tensor, kinds: Tensor, ages: Tensor) -> Tensor:
+    """Return the history with zeros in place of what is no event."""
+    return torch.where((history > 0) & (kinds > 0) & (ages >= 0), history, 0)
 
 
 def _alike(lengths: NDArray[np.int64], batch_size: int, places: int) -> Iterator[NDArray[np.int64]]:

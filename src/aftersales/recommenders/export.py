@@ -19,12 +19,13 @@ OPSET = 17
 TOLERANCE = 1e-3
 
 
-def write_graph(graph: nn.Module, path: Path) -> None:
+def write_graph(graph: nn.Module, path: Path, output: str = "scores") -> None:
     """Write the graph by the TorchScript-based exporter: the newer one was measured to drift.
 
     Args:
-        graph: from the tensors of ``Inputs`` to scores (batch, n_items).
+        graph: from the tensors of ``Inputs`` to scores (batch, n_items), or to something else of shape (batch, …).
         path: of the file to write.
+        output: what the graph gives.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -36,8 +37,8 @@ def write_graph(graph: nn.Module, path: Path) -> None:
             (history, history, history.float()),
             str(path),
             input_names=list(Inputs._fields),
-            output_names=["scores"],
-            dynamic_axes={**dict.fromkeys(Inputs._fields, axes), "scores": {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={**dict.fromkeys(Inputs._fields, axes), output: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )

@@ -18,6 +18,7 @@ from aftersales.core.config import Config
 from aftersales.core.errors import ConfigError
 from aftersales.corpora.interactions import Interactions
 from aftersales.recommenders.base import Recommender
+from aftersales.recommenders.factorised import Factorised
 from aftersales.recommenders.history import latest, user_items
 
 # Relative error of a user's factors, in the norm of their own equation.
@@ -87,7 +88,7 @@ def item_factors(seen: csr_matrix, config: IalsConfig) -> NDArray[np.float32]:
     return found
 
 
-class FoldIn(nn.Module):
+class FoldIn(Factorised):
     """The factors of a user from the history alone, and the scores that follow.
 
     With the item factors Y, the items h of a history and confidence c, equation 4 of the paper is
@@ -114,12 +115,15 @@ class FoldIn(nn.Module):
         self.steps = _steps(confidence)
         self.register_buffer("whitened", nn.functional.pad(z, (0, 0, 1, 0)).float())  # row 0 is padding
 
-    def forward(self, history: Tensor, *_: Tensor) -> Tensor:
-        """Return scores (batch, n_items); see ``recommenders.base``."""
+    def state(self, history: Tensor, *_: Tensor) -> Tensor:
+        """Return u of every user, shape (batch, factors)."""
         rows = self.whitened[latest(history)[0]]  # (batch, length, factors)
         system = (self.confidence - 1) * (rows.transpose(1, 2) @ rows) + torch.eye(rows.shape[2])
-        user = _conjugate_gradients(system, self.confidence * rows.sum(dim=1), self.steps)
-        return user @ self.whitened[1:].t()
+        return _conjugate_gradients(system, self.confidence * rows.sum(dim=1), self.steps)
+
+    def vectors(self) -> Tensor:
+        """Return Z, shape (n_items, factors)."""
+        return self.whitened[1:]
 
 
 def _steps(condition: float) -> int:

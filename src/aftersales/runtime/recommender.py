@@ -1,40 +1,36 @@
 """A recommender from its exported folder: numpy and ONNX Runtime only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from aftersales.core.errors import ConfigError, ModelError, nearest
+from aftersales.core.errors import ConfigError, ModelError
+from aftersales.runtime.catalogue import Catalogue, CatalogueItem
 from aftersales.runtime.events import KIND_NUMBERS, EventKind, Inputs, PastEvent, in_order
-from aftersales.runtime.graph import open_graph
+from aftersales.runtime.filters import Filters
 from aftersales.runtime.manifest import verify
+from aftersales.runtime.rankers import Ranker, open_ranker
+from aftersales.runtime.reasons import Reason, Reasons
 
 KIND = "recommender"
 
 
-class CatalogueItem(BaseModel):
-    """What the folder says of an item."""
-
-    model_config = ConfigDict(frozen=True)
-
-    item_id: str
-    title: str
-    category: str
-    kind: str
-
-
 class Recommendation(CatalogueItem):
-    """One recommended item; scores order one answer and are not comparable between users or models."""
+    """One recommended item.
+
+    Attributes:
+        score: orders one answer; not comparable between users or models.
+        reason: why it is shown.
+    """
 
     score: float
+    reason: Reason
 
 
 class Recommendations(BaseModel):
@@ -60,6 +56,7 @@ class _Described(BaseModel):
 
     max_history: int
     event_kinds: list[EventKind] = Field(min_length=1)
+    repurchase_days: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,15 @@ class Recommender:
         items: the catalogue, in the order of the graph's columns.
         max_history: events of a history that are looked at, the last ones.
         event_kinds: kinds of event that the model has learned from, the most frequent first.
+        repurchase_days: product type -> median days between purchases, of the types that are bought at an interval.
     """
 
     version: str
-    items: Sequence[CatalogueItem]
+    items: Catalogue
     max_history: int
     event_kinds: Sequence[EventKind]
-    _graph: onnxruntime.InferenceSession
+    repurchase_days: Mapping[str, float]
+    _ranker: Ranker
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Self:
@@ -89,35 +88,33 @@ class Recommender:
         """
         manifest = verify(folder, KIND)
         try:
-            items = TypeAdapter(list[CatalogueItem]).validate_json((folder / "items.json").read_bytes())
+            listed = TypeAdapter(list[CatalogueItem]).validate_json((folder / "items.json").read_bytes())
             described = _Described.model_validate(json.loads((folder / "recommender.json").read_bytes()))
         except (OSError, ValueError, ValidationError) as error:
             raise ModelError(f"{folder} cannot be read: {error}; export the model again") from None
-        graph = open_graph(folder / "model.onnx", threads)
-        if {one.name for one in graph.get_inputs()} != set(Inputs._fields):
-            raise ModelError(f"{folder}: the graph does not take {', '.join(Inputs._fields)}; export the model again")
-        model = cls(manifest.version, items, described.max_history, described.event_kinds, graph)
-        columns = model.scores(model.inputs([])).shape[1]
-        if columns != len(items):
+        items, ranker = Catalogue(listed), open_ranker(folder, threads)
+        if ranker.n_items != len(items):
             raise ModelError(
-                f"{folder}: the graph scores {columns} items and items.json lists {len(items)}; export the model again"
+                f"{folder}: the graph scores {ranker.n_items} items and items.json lists {len(items)}; "
+                "export the model again"
             )
-        return model
+        return cls(
+            manifest.version,
+            items,
+            described.max_history,
+            described.event_kinds,
+            described.repurchase_days,
+            ranker,
+        )
 
-    @cached_property
-    def index(self) -> dict[str, int]:
+    @property
+    def index(self) -> Mapping[str, int]:
         """Item id -> item index, from 1."""
-        return {item.item_id: number for number, item in enumerate(self.items, 1)}
-
-    @cached_property
-    def _kinds(self) -> NDArray[np.str_]:
-        return np.array([item.kind for item in self.items])
+        return self.items.numbers
 
     def scores(self, inputs: Inputs) -> NDArray[np.float32]:
-        """Run the graph: the events of some users -> scores (batch, n_items)."""
-        (scores,) = self._graph.run(["scores"], inputs._asdict())
-        result: NDArray[np.float32] = scores
-        return result
+        """Return the scores of all items for some users, shape (batch, n_items)."""
+        return self._ranker.scores(inputs)
 
     def inputs(self, history: Sequence[str | PastEvent]) -> Inputs:
         """Return what the graph takes for one user; see ``recommend``. A history without known items is all padding."""
@@ -137,11 +134,11 @@ class Recommender:
         """Return the event with the kind that is meant where none is given, or else the model's commonest."""
         if event.kind is not None or event.item_id not in self.index:
             return event
-        meant: EventKind = "service" if self.items[self.index[event.item_id] - 1].kind == "service" else "buy"
+        meant: EventKind = "service" if self.items.kind_of(event.item_id) == "service" else "buy"
         return event._replace(kind=meant if meant in self.event_kinds else self.event_kinds[0])
 
     def recommend(
-        self, history: Sequence[str | PastEvent], k: int = 10, exclude_seen: bool = False, kind: str | None = None
+        self, history: Sequence[str | PastEvent], k: int = 10, filters: Filters | None = None
     ) -> Recommendations:
         """Recommend up to ``k`` items after a history.
 
@@ -149,28 +146,28 @@ class Recommender:
             history: events, or item ids alone; oldest first, unless all events have times. Unknown items are ignored
                 and reported, kinds of event that the model has not learned from are ignored. It may be empty.
             k: how many; more than there are gives all.
-            exclude_seen: leave out the items of the history. Consumables are bought again, so they stay unless asked.
-            kind: ``product``, ``service`` or None for both.
+            filters: which items may be shown; all unless given.
 
         Raises:
-            ConfigError: ``k`` is below 1, or no item is of ``kind``.
+            ConfigError: ``k`` is below 1, some events have a time and some have none, or, as a ``FilterError``, a
+                filter asks for what the catalogue does not have.
         """
         if k < 1:
             raise ConfigError(f"k is {k}; ask for at least 1 item")
-        if kind is not None and kind not in self._kinds:
-            raise ConfigError(f"no item is of kind {kind!r}{nearest(kind, set(self._kinds.tolist()))}")
-        ids = list(dict.fromkeys(_event(one).item_id for one in history))
-        inputs = self.inputs(history)
-        scores = self.scores(inputs)[0]
-        shown = np.ones(len(self.items), dtype=bool) if kind is None else self._kinds == kind
-        if exclude_seen:
-            shown[[self.index[item] - 1 for item in ids if item in self.index]] = False
-        places = np.flatnonzero(shown)
-        best = places[np.argsort(-scores[places], kind="stable")[:k]]
+        events = [_event(one) for one in history]
+        inputs = self.inputs(events)
+        found = self._ranker.best(inputs, k, (filters or Filters()).shown(self.items, events))
+        known = bool(inputs.history.any())
+        in_time = map(self._with_kind, in_order(events))
+        pairs = [(event, item) for event in in_time if (item := self.items.item(event.item_id)) is not None]
+        reasons = Reasons(pairs, self.repurchase_days, by_popularity=not known)
         return Recommendations(
-            items=[Recommendation(**self.items[i].model_dump(), score=float(scores[i])) for i in best],
-            reason="history" if inputs.history.any() else "popularity",
-            unknown=[item for item in ids if item not in self.index],
+            items=[
+                Recommendation(**item.model_dump(), score=float(score), reason=reasons.of(item))
+                for item, score in ((self.items[int(place)], score) for place, score in zip(*found, strict=True))
+            ],
+            reason="history" if known else "popularity",
+            unknown=list(dict.fromkeys(event.item_id for event in events if event.item_id not in self.index)),
             model_version=self.version,
         )
 

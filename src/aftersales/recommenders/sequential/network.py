@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aftersales.recommenders.factorised import Factorised
 from aftersales.recommenders.sequential.config import SequentialConfig
 from aftersales.runtime.events import EVENT_KINDS
 
@@ -85,12 +86,18 @@ class Transformer(nn.Module):
 
     def comparable(self, states: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return states and item vectors whose products are the scores."""
-        if self.temperature is None:
-            return states, matrix
-        return functional.normalize(states, dim=-1) / self.temperature, functional.normalize(matrix, dim=-1)
+        return self.sought(states), self.offered(matrix)
+
+    def sought(self, states: Tensor) -> Tensor:
+        """Return what ``comparable`` makes of states."""
+        return states if self.temperature is None else functional.normalize(states, dim=-1) / self.temperature
+
+    def offered(self, matrix: Tensor) -> Tensor:
+        """Return what ``comparable`` makes of item vectors."""
+        return matrix if self.temperature is None else functional.normalize(matrix, dim=-1)
 
 
-class Ranker(nn.Module):
+class Ranker(Factorised):
     """A trained network as the contract of ``recommenders.base`` wants it; item vectors are constant."""
 
     matrix: Tensor
@@ -100,13 +107,16 @@ class Ranker(nn.Module):
         self.transformer, self.max_length = transformer, max_length
         self.register_buffer("matrix", matrix)
 
-    def forward(self, history: Tensor, kinds: Tensor, ages: Tensor) -> Tensor:
-        """Return scores (batch, n_items) for what follows the last event."""
+    def state(self, history: Tensor, kinds: Tensor, ages: Tensor) -> Tensor:
+        """Return what is expected after the last event, shape (batch, dimensions)."""
         history, kinds, ages = (table[:, -self.max_length :] for table in (history, kinds, ages))
         waits = (ages - functional.pad(ages[:, 1:], (0, 1))).clamp(min=0)
         last = self.transformer.states(self.matrix, Events(history, kinds, bucket(waits)))[:, -1]
-        states, vectors = self.transformer.comparable(last, self.matrix[1:])
-        return states @ vectors.t()
+        return self.transformer.sought(last)
+
+    def vectors(self) -> Tensor:
+        """Return the vectors of the items, shape (n_items, dimensions)."""
+        return self.transformer.offered(self.matrix[1:])
 
 
 def _visible(real: Tensor) -> Tensor:
