@@ -21,6 +21,7 @@ from aftersales.core.errors import ConfigError, DataError, nearest
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 Salt = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$", max_length=100)]
 _SEPARATOR = "\x1f"
+CHAMPION = "champion"
 
 
 class Variant(Config):
@@ -29,10 +30,16 @@ class Variant(Config):
     Attributes:
         name: as it is logged with every answer.
         weight: share of the experiment's users; 0 switches the variant off.
+        recommender: which packaged recommender the service answers with: ``champion``, or the name that
+            ``aftersales package --challenger`` gave to another one.
+        explore: temperature at which the service draws the first place among the best items; 0 leaves nothing to
+            chance.
     """
 
     name: Name
     weight: float = Field(ge=0, le=1)
+    recommender: Name = CHAMPION
+    explore: float = Field(default=0.0, ge=0, le=100)
 
 
 class Experiment(Config):
@@ -52,6 +59,10 @@ class Experiment(Config):
     control: Name
     traffic: float = Field(default=1.0, ge=0, le=1)
     variants: list[Variant] = Field(min_length=2)
+
+    def variant(self, name: str) -> Variant:
+        """Return one of the variants by its name."""
+        return next(variant for variant in self.variants if variant.name == name)
 
     @property
     def weights(self) -> dict[str, float]:
