@@ -6,6 +6,7 @@ from pydantic import BaseModel, ValidationError
 
 from aftersales.core.errors import ModelError
 from aftersales.core.files import write_text
+from aftersales.runtime.assignment import CHAMPION
 from aftersales.runtime.decision import Prediction
 from aftersales.runtime.manifest import verify
 from aftersales.runtime.protocol import ModelInfo, RecommendRequest
@@ -76,15 +77,27 @@ class PackagedRecommender(Packaged):
 
 
 class Contents(BaseModel):
-    """Every model of the Bento."""
+    """Every model of the Bento.
+
+    Attributes:
+        classifiers: each with an endpoint.
+        recommender: the champion; None where there is none.
+        challengers: name -> another recommender, which answers only where an experiment says so.
+    """
 
     classifiers: list[PackagedClassifier]
     recommender: PackagedRecommender | None = None
+    challengers: dict[str, Packaged] = {}
 
     @property
     def models(self) -> list[Packaged]:
-        """Classifiers and recommender."""
-        return [*self.classifiers, *([self.recommender] if self.recommender else [])]
+        """Classifiers and recommenders."""
+        return [*self.classifiers, *self.recommenders.values()]
+
+    @property
+    def recommenders(self) -> dict[str, Packaged]:
+        """Recommenders by the names that an experiment knows them by: the champion, then the challengers."""
+        return {CHAMPION: self.recommender, **self.challengers} if self.recommender else {}
 
     def write(self, folder: Path) -> None:
         """Write ``models.json`` into ``folder``."""

@@ -20,6 +20,7 @@ from aftersales.runtime.protocol import (
     MAX_BODY_BYTES,
     REQUEST_ID,
     ErrorResponse,
+    Exposed,
     RecommendRequest,
     RecommendResponse,
     ScoreRequest,
@@ -29,6 +30,11 @@ from aftersales.runtime.protocol import (
 from serving.contents import Contents, PackagedClassifier, PackagedRecommender
 from serving.metrics import Metrics
 
+_RECOMMENDING = """根据历史推荐商品和售后服务，每件都说明理由；历史可以由 `user_id` 从服务的历史库里查，也可以写在
+`history` 里；两者都给时，`history` 接在库里的记录之后。可按类目、价格、库存筛选。
+
+Items and after-sales services that fit a customer's history, each with its reason. The history is looked up by
+`user_id`, or given as `history`; both are joined."""
 _EXAMPLE_ID = "order-20261111-0001"
 _TAG = {"name": "scoring", "description": "打分与推荐"}
 _PROBES = {
@@ -45,6 +51,7 @@ _REFUSALS = {
     "422": "a field is missing, unknown, of a wrong type or beyond its limit; `detail` names it",
     "429": "too many requests at once; `Retry-After` says when to try again",
     "500": "the service failed",
+    "503": "no history can be looked up: none is set, or it cannot be read",
     "504": "no answer in time",
 }
 # Everything the page needs comes from this server, and the browser is told to accept nothing else.
@@ -204,7 +211,7 @@ def _recommending(packaged: PackagedRecommender) -> Endpoint:
     return Endpoint(
         route="/v1/recommend",
         summary="推荐商品与服务",
-        description="根据历史推荐商品和售后服务 · items and after-sales services that fit a customer's history",
+        description=_RECOMMENDING,
         request=RecommendRequest,
         response=RecommendResponse,
         example_request=packaged.example_request,
@@ -214,5 +221,6 @@ def _recommending(packaged: PackagedRecommender) -> Endpoint:
             results=packaged.example.items,
             reason=packaged.example.reason,
             unknown=packaged.example.unknown,
+            experiment=Exposed(name="return-aware-recommendations", variant="today", assigned=True),
         ),
     )

@@ -16,6 +16,7 @@ import psutil
 
 from aftersales.core.errors import ConfigError, ModelError
 from serving.home import bentoml_home
+from serving.settings import absolute
 
 HOST = "127.0.0.1"
 # BentoML finishes the requests in flight when asked to stop; then whatever is left is killed.
@@ -54,9 +55,10 @@ def running_bento(tag: str, port: int | None = None, timeout: float = 60, log: P
 
 def serve(tag: str, host: str, port: int) -> NoReturn:
     """Become the server of a built Bento, until Ctrl-C or SIGTERM; this function does not return."""
+    environment = _environment()
     os.chdir(bentoml_home())
     _need(tag)
-    os.execve(sys.executable, _command(tag, host, port), _environment())  # noqa: S606  (our own interpreter)
+    os.execve(sys.executable, _command(tag, host, port), environment)  # noqa: S606  (our own interpreter)
 
 
 def _need(tag: str) -> None:
@@ -75,7 +77,7 @@ def _command(tag: str, host: str, port: int) -> list[str]:
 
 def _environment() -> dict[str, str]:
     # No PYTHONPATH, and a folder without code: the Bento runs its own copy of ours, not the checkout's.
-    return {**os.environ, "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"}
+    return {**absolute(os.environ), "PYTHONPATH": "", "PYTHONUNBUFFERED": "1"}
 
 
 def _free_port(wanted: int | None) -> int:

@@ -16,7 +16,6 @@ import aftersales
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.core.files import write_text
 from aftersales.runtime.classifier import Classifier
-from aftersales.runtime.filters import Filters
 from aftersales.runtime.manifest import Manifest, verify
 from aftersales.runtime.protocol import EXAMPLE_TEXTS, HistoryEvent, ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
@@ -27,7 +26,19 @@ from serving.home import VARIABLE, bentoml_home
 BENTO = "aftersales-scoring"
 # Rooms that serving runs on, and the files of this package that go into the Bento.
 ROOMS = ("core", "text", "runtime")
-SERVICE_FILES = ("__init__.py", "contents.py", "docs.py", "door.py", "logs.py", "metrics.py", "service.py")
+SERVICE_FILES = (
+    "__init__.py",
+    "contents.py",
+    "docs.py",
+    "door.py",
+    "exposures.py",
+    "logs.py",
+    "metrics.py",
+    "recommending.py",
+    "service.py",
+    "settings.py",
+    "shop.py",
+)
 REQUIREMENTS = (
     "numpy",
     "onnxruntime",
@@ -40,11 +51,12 @@ REQUIREMENTS = (
 )  # BentoML adds itself
 
 
-def build_bento(models: Mapping[str, Path]) -> str:
+def build_bento(models: Mapping[str, Path], challengers: Mapping[str, Path] | None = None) -> str:
     """Build one Bento of model folders and return its tag.
 
     Args:
         models: a model's name, as its manifest has it, and its folder; classifiers become endpoints in this order.
+        challengers: a name, as variants of an experiment use it, and the folder of a further recommender.
 
     Raises:
         ModelError: a folder is no intact model, is not the one named, or cannot answer an example.
@@ -56,6 +68,9 @@ def build_bento(models: Mapping[str, Path]) -> str:
     contents = _describe(models)
     for packaged in contents.models:
         _store(packaged, models[packaged.model.name], home)
+    for name, challenger in (challengers or {}).items():
+        contents.challengers[name] = _challenger(name, challenger, contents)
+        _store(contents.challengers[name], challenger, home)
     with tempfile.TemporaryDirectory(prefix="aftersales-bento-") as folder:
         stage = Path(folder)
         _stage(stage, contents)
@@ -91,13 +106,23 @@ def _describe_recommender(folder: Path) -> PackagedRecommender:
     recommender = Recommender.load(folder)
     known = [item.item_id for item in recommender.items if item.kind == "product"][:2]
     history = [HistoryEvent(item_id=item, days_ago=days) for item, days in zip(known, (30.0, 2.0), strict=False)]
-    request = RecommendRequest(history=history, k=3)
+    request = RecommendRequest(user_id="U000001", history=history, k=3, exclude_items=known[:1])
     described = json.loads((folder / "recommender.json").read_text(encoding="utf-8"))
     return PackagedRecommender(
         model=_info(verify(folder), described.get("data_fingerprint", "unknown")),
         example_request=request,
-        example=recommender.recommend(request.events(0), request.k, Filters(kind=request.kind)),
+        example=recommender.recommend(request.events(0), request.k, request.filters()),
     )
+
+
+def _challenger(name: str, folder: Path, contents: Contents) -> Packaged:
+    """Check a further recommender."""
+    if contents.recommender is None:
+        raise ModelError(f"{name!r} has no recommender to challenge; package the champion of recommendation, too")
+    packaged = _describe_recommender(folder)
+    if name in contents.recommenders or packaged.tag in {one.tag for one in contents.models}:
+        raise ModelError(f"{folder} or the name {name!r} is in the Bento already; give another folder and name")
+    return Packaged(model=packaged.model)
 
 
 def _info(manifest: Manifest, data_version: str) -> ModelInfo:
@@ -141,7 +166,7 @@ def _stage(stage: Path, contents: Contents) -> None:
         "service": "serving.service:AfterSales",
         "name": BENTO,
         "description": "售后消息打分与推荐 · Scores after-sales messages and recommends items and services.",
-        "labels": {packaged.model.name: packaged.model.version for packaged in contents.models},
+        "labels": {one.model.name: one.model.version for one in reversed(contents.models)},  # the champion's stays
         "include": ["serving/*", "aftersales/**/*.py", "aftersales/*.py"],
         "models": [packaged.tag for packaged in contents.models],
         "python": {"packages": [f"{name}=={version(name)}" for name in REQUIREMENTS], "lock_packages": False},

@@ -9,28 +9,33 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # BentoML reads it at its first event
 
 import bentoml
 from pydantic import BaseModel
+from starlette.responses import JSONResponse
 
-from aftersales.core.errors import ModelError
+from aftersales.core.errors import AftersalesError
 from aftersales.runtime.classifier import Classifier
-from aftersales.runtime.filters import Filters
 from aftersales.runtime.protocol import (
+    ErrorResponse,
     RecommendRequest,
     RecommendResponse,
     ScoreRequest,
     ScoreResponse,
     TriageResponse,
 )
-from aftersales.runtime.recommender import Recommendations, Recommender
+from aftersales.runtime.recommender import Recommender
+from aftersales.runtime.user_histories import UserHistories
 from serving.contents import Contents, Packaged
 from serving.docs import PATHS, endpoints, pages
-from serving.door import HEADER, Door
+from serving.door import HEADER, Door, RefusedError
 from serving.logs import withhold_texts
 from serving.metrics import Metrics
+from serving.recommending import Recommending, read_experiment
+from serving.settings import Settings
 
 CONTENTS = Contents.read(Path(__file__).parent)
 # More requests than this at once are answered with 429.
@@ -50,11 +55,16 @@ def _request_id(context: bentoml.Context) -> str:
 
 
 def _check_models() -> None:
-    """End the start, before any worker, with a message that names the model file which is wrong."""
+    """End the start, before any worker, with a message that names the model file or setting which is wrong."""
+    settings = Settings.read()
     try:
         for packaged in CONTENTS.models:
             _open(packaged)
-    except ModelError as error:
+        if settings.histories:
+            UserHistories.open(settings.histories)
+        if settings.experiment:
+            read_experiment(settings.experiment, CONTENTS.recommenders)
+    except AftersalesError as error:
         raise SystemExit(f"the service does not start: {error}") from None
 
 
@@ -66,8 +76,7 @@ class Scoring:
     def __init__(self) -> None:
         withhold_texts()
         self._classifiers = {one.task: Classifier.load(_open(one)) for one in CONTENTS.classifiers}
-        self._recommender = Recommender.load(_open(CONTENTS.recommender)) if CONTENTS.recommender else None
-        self._kinds = {item.kind for item in self._recommender.items} if self._recommender else set()
+        self._recommending = _recommending() if CONTENTS.recommender else None
         self._models = {one.model.name: one.model for one in CONTENTS.models}  # last: says that all are loaded
         logger.info("loaded %s", ", ".join(f"{one.name} {one.version}" for one in self._models.values()))
 
@@ -91,22 +100,31 @@ class Scoring:
 
     def recommend(self, request: RecommendRequest, /, ctx: bentoml.Context) -> RecommendResponse:
         """Recommend what comes next."""
-        assert self._recommender is not None and CONTENTS.recommender is not None  # else there is no such endpoint
-        if request.kind is not None and request.kind not in self._kinds:
-            answer = Recommendations(items=[], reason="popularity", unknown=[], model_version=self._recommender.version)
-        else:
-            answer = self._recommender.recommend(
-                request.events(time.time()),
-                request.k,
-                Filters(kind=request.kind, exclude_seen=request.exclude_seen),
-            )
-        return RecommendResponse(
-            request_id=_request_id(ctx),
-            model=CONTENTS.recommender.model,
-            results=answer.items,
-            reason=answer.reason,
-            unknown=answer.unknown,
-        )
+        assert self._recommending is not None  # else there is no such endpoint
+        try:
+            return self._recommending.answer(request, _request_id(ctx), time.time())
+        except RefusedError as refused:
+            return cast(RecommendResponse, _refusal(refused, ctx))
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Write what is still to be written, after the last request."""
+        if self._recommending is not None:
+            self._recommending.close()
+
+
+def _recommending() -> Recommending:
+    """Load every recommender of the Bento, and open what is set."""
+    packaged = CONTENTS.recommenders
+    loaded = {name: Recommender.load(_open(one)) for name, one in packaged.items()}
+    return Recommending(loaded, {name: one.model for name, one in packaged.items()}, Settings.read())
+
+
+def _refusal(refused: RefusedError, context: bentoml.Context) -> JSONResponse:
+    """Return a refusal in the shape of those at the door; BentoML takes the status from its context."""
+    context.response.status_code = refused.status
+    answer = ErrorResponse(error=refused.error, detail=refused.detail, request_id=_request_id(context))
+    return JSONResponse(answer.model_dump(), refused.status)
 
 
 def _endpoint(task: str) -> Callable[[Scoring, ScoreRequest, bentoml.Context], ScoreResponse]:

@@ -83,14 +83,20 @@ def export_graph(model: torch.nn.Module, path: Path) -> None:
         )
 
 
-def tiny_recommender(folder: Path) -> Path:
-    """Write the folder of a recommender that has seen thirty products and two services, by popularity."""
-    items = [Item(f"P{number:03d}", f"手机壳 {number}号", "手机配件") for number in range(30)]
+def tiny_recommender(folder: Path, backwards: bool = False) -> Path:
+    """Write the folder of a recommender that has seen thirty products and two services, by popularity.
+
+    Products cost 1 to 30 yuan; the first ones are the most popular, or the last ones where it looks ``backwards``.
+    """
+    items = [
+        Item(f"P{number:03d}", f"手机壳 {number}号", "手机配件", number + 1.0, product_type="手机壳", brand="乐途星")
+        for number in range(30)
+    ]
     items += [Item(f"S{number}", f"延长保修 {number} 年", "售后服务", kind="service") for number in range(2)]
     events = [
         Event(f"u{user}", item.item_id, "buy", 1_700_000_000 + 100 * user + place)
         for user in range(6)
-        for place, item in enumerate(items[user::2])
+        for place, item in enumerate(items[::-1][user::2] if backwards else items[user::2])
     ]
     Popularity.from_options({}).fit(Interactions.of(items, events)).export(folder)
     seal(folder, "recommender", "recommendation")

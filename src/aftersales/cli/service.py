@@ -123,22 +123,34 @@ def champions() -> None:
 
 @click.command()
 @click.option("--task", "tasks", multiple=True, help="Package these champions only; may be given several times.")
-def package(tasks: tuple[str, ...]) -> None:
+@click.option(
+    "--challenger",
+    "challengers",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="A further recommender, for the variants of an experiment that name it.",
+)
+def package(tasks: tuple[str, ...], challengers: tuple[str, ...]) -> None:
     """Build one Bento from the champions of all tasks.
 
     \b
     Examples:
       aftersales package
       aftersales package --task intent --task sentiment
+      aftersales package --challenger return-aware=outputs/models/recommendation
     """
+    from aftersales.core.errors import ConfigError
     from aftersales.tracking.registry import champions as known
     from aftersales.tracking.registry import need_champion
 
-    click.echo(build_bento({task: need_champion(task).folder for task in tasks or known()}))
+    named = {name: Path(folder) for name, _, folder in (one.partition("=") for one in challengers)}
+    if len(named) < len(challengers) or not all(name and str(folder) != "." for name, folder in named.items()):
+        raise ConfigError("--challenger wants NAME=FOLDER, each name once")
+    click.echo(build_bento({task: need_champion(task).folder for task in tasks or known()}, named))
 
 
-def build_bento(folders: dict[str, Path]) -> str:
-    """Build a Bento from model folders and return its tag.
+def build_bento(folders: dict[str, Path], challengers: dict[str, Path] | None = None) -> str:
+    """Build a Bento from model folders, and further recommenders by name, and return its tag.
 
     Raises:
         TrackingError: there is no model to package.
@@ -148,7 +160,7 @@ def build_bento(folders: dict[str, Path]) -> str:
 
     if not folders:
         raise TrackingError("there is no champion to package: run `make demo`, or train and promote a model")
-    return str(load_script("serving/package.py").build_bento(folders))
+    return str(load_script("serving/package.py").build_bento(folders, challengers))
 
 
 @click.command()

@@ -2,11 +2,14 @@
 
 from typing import Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from aftersales.runtime.decision import Prediction
 from aftersales.runtime.events import DAY, EventKind, PastEvent
+from aftersales.runtime.filters import Filters
 from aftersales.runtime.recommender import Recommendation
 from aftersales.text.normalise import normalise
 
@@ -16,6 +19,10 @@ MAX_TOP_K = 50
 MAX_HISTORY = 1_000
 MAX_ITEM_ID = 64
 MAX_ITEMS = 100
+MAX_USER_ID = 128
+MAX_CATEGORY = 64
+MAX_CATEGORIES = 100
+MAX_PRICE = 1e9
 MAX_SECONDS = 4_102_444_800  # the year 2100; what is greater is in milliseconds
 MAX_DAYS = 36_525
 # The longest valid body is 64 texts of 2,000 characters, all written as \uXXXX pairs: 1.5 MB.
@@ -37,6 +44,8 @@ def _says_something(text: str) -> str:
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS), AfterValidator(_says_something)]
 ItemId = Annotated[str, Field(min_length=1, max_length=MAX_ITEM_ID)]
+UserId = Annotated[str, Field(min_length=1, max_length=MAX_USER_ID)]
+Category = Annotated[str, Field(min_length=1, max_length=MAX_CATEGORY)]
 Seconds = Annotated[int, Field(ge=0, le=MAX_SECONDS)]
 
 
@@ -93,24 +102,66 @@ HistoryEntry = Annotated[HistoryEvent, BeforeValidator(_written_out, json_schema
 
 
 class RecommendRequest(Request):
-    """What a customer did, to recommend what comes next.
+    """Whom to recommend to, and what may be shown.
 
     Attributes:
-        history: item ids, or events; oldest first, unless all events have times. A new customer has none.
-        now: the moment of the request, to which timestamps are compared; the server's clock when null.
+        user_id: whose stored history to look up; also decides the variant of an experiment.
+        history: item ids, or events; oldest first, unless all events have times. With ``user_id`` it is what the store
+            does not know yet: what has no time comes last. A new customer has none.
+        now: the moment of the request, to which timestamps are compared and after which nothing stored is used; the
+            server's clock when null.
         k: how many items to return at most.
         kind: only products, only after-sales services, or (null) both.
-        exclude_seen: leave out what is in the history.
+        exclude_seen: leave out what the customer has bought.
+        categories: only these; null for all.
+        exclude_categories: none of these.
+        exclude_items: none of these, such as what is out of stock; unknown ids are ignored.
+        in_stock: leave out what the service's list of items says is out of stock, where it has one.
+        price_max: CNY, nothing dearer.
     """
 
+    user_id: UserId | None = Field(
+        default=None, description="whose stored history to look up; decides the variant, too", examples=["U000001"]
+    )
     history: list[HistoryEntry] = Field(
+        default=[],
         max_length=MAX_HISTORY,
-        description="item ids or events; oldest first, unless all events have times; may be empty",
+        description="item ids or events; oldest first, unless all events have times; may be empty; beside user_id "
+        "these are added to the stored ones",
     )
     now: Seconds | None = Field(default=None, description="the moment of the request; null: the server's clock")
     k: int = Field(default=10, ge=1, le=MAX_ITEMS, description="how many items to return at most")
     kind: Literal["product", "service"] | None = Field(default="product", description="only items of this kind")
-    exclude_seen: bool = Field(default=False, description="leave out what is in the history (consumables come back)")
+    exclude_seen: bool = Field(
+        default=False,
+        description="leave out what was bought or booked; off because consumables are bought again",
+    )
+    categories: list[Category] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CATEGORIES,
+        description="only items of these categories",
+        examples=[["手机通讯", "影音数码"]],
+    )
+    exclude_categories: list[Category] = Field(
+        default=[], max_length=MAX_CATEGORIES, description="no items of these categories", examples=[["食品生鲜"]]
+    )
+    exclude_items: list[ItemId] = Field(
+        default=[],
+        max_length=MAX_HISTORY,
+        description="none of these items, such as what is sold out; unknown ids are ignored",
+        examples=[["P00001"]],
+    )
+    in_stock: bool = Field(default=True, description="leave out what the service's stock list says is sold out")
+    price_max: float | None = Field(
+        default=None, ge=0, le=MAX_PRICE, allow_inf_nan=False, description="CNY, nothing dearer", examples=[199]
+    )
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.user_id is None and "history" not in self.model_fields_set:
+            raise PydanticCustomError("nobody", "give user_id, history (empty for a new customer) or both")
+        return self
 
     @model_validator(mode="after")
     def _all_timed_or_none(self) -> Self:
@@ -121,8 +172,23 @@ class RecommendRequest(Request):
 
     def events(self, clock: float) -> list[PastEvent]:
         """Return the history as a recommender takes it; ``clock`` is the server's, in seconds since 1970 UTC."""
-        now = clock if self.now is None else self.now
-        return [_past_event(one, now) for one in self.history]
+        return [_past_event(one, self.moment(clock)) for one in self.history]
+
+    def moment(self, clock: float) -> float:
+        """Return when the request is, in seconds since 1970 UTC; ``clock`` is the server's."""
+        return clock if self.now is None else float(self.now)
+
+    def filters(self, among: NDArray[np.bool_] | None = None) -> Filters:
+        """Return what may be shown; ``among`` is what the shop sells, bool of shape (n_items,)."""
+        return Filters(
+            kind=self.kind,
+            categories=self.categories,
+            exclude_categories=self.exclude_categories,
+            exclude_items=self.exclude_items,
+            exclude_seen=self.exclude_seen,
+            price_max=self.price_max,
+            among=among,
+        )
 
 
 def _past_event(one: HistoryEvent, now: float) -> PastEvent:
@@ -154,6 +220,21 @@ class TriageResponse(BaseModel):
     results: list[dict[str, Prediction]]
 
 
+class Exposed(BaseModel):
+    """Which variant of which experiment an answer is from.
+
+    Attributes:
+        name: of the experiment.
+        variant: whose answer this is.
+        assigned: false where nobody was assigned, as no ``user_id`` was given or the user does not take part: the
+            answer is then the control's, and is not read with the experiment.
+    """
+
+    name: str
+    variant: str
+    assigned: bool
+
+
 class RecommendResponse(BaseModel):
     """Recommended items, best first.
 
@@ -163,6 +244,8 @@ class RecommendResponse(BaseModel):
         results: fewer than asked for where there are no more.
         reason: ``history``, or ``popularity`` where nothing of the history is known to the model.
         unknown: item ids of the history that the model does not know, which were ignored.
+        known_user: whether the store knows the user; null where it was not asked.
+        experiment: the experiment that is running; null where there is none.
     """
 
     request_id: str
@@ -170,6 +253,8 @@ class RecommendResponse(BaseModel):
     results: list[Recommendation]
     reason: Literal["history", "popularity"]
     unknown: list[str]
+    known_user: bool | None = None
+    experiment: Exposed | None = None
 
 
 class Problem(BaseModel):
