@@ -1,4 +1,4 @@
-"""How long does a search for the best items take? The exact index beside brute force, on one thread.
+"""How long does a search for the best items take, and a recommendation with it? On one thread, beside brute force.
 
 OMP_NUM_THREADS=1 python experiments/recommend/latency.py [items …]
 
@@ -7,24 +7,38 @@ Rows of other sizes stay in latency.json; the table of LATENCY.md is made from i
 
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from aftersales.core.errors import AftersalesError, ConfigError, DataError
+from aftersales.core.errors import ConfigError, DataError, told_errors
 from aftersales.core.files import write_json
+from aftersales.corpora.interactions import Event, Interactions, Item
 from aftersales.evaluation.results import write_table
+from aftersales.recommenders.base import Recommender as SomeRecommender
+from aftersales.recommenders.sequential.config import SequentialConfig
+from aftersales.recommenders.sequential.network import Ranker, Transformer
+from aftersales.runtime.events import PastEvent
+from aftersales.runtime.filters import Filters
+from aftersales.runtime.manifest import seal
+from aftersales.runtime.rankers import best_of
+from aftersales.runtime.recommender import Recommender
 from aftersales.runtime.retrieval import ItemIndex
 from aftersales.tracking.provenance import provenance
 
 FOLDER = Path(__file__).parent
 SIZES, DIMENSIONS = (10_000, 100_000, 1_000_000), (64, 128)
 K, QUERIES, CHECKED = 20, 200, 5
+EVENTS = 20  # of each history
 SEED = 1
 
 
@@ -74,10 +88,11 @@ def main(sizes: tuple[int, ...]) -> None:
     tags = provenance()
     for n in sizes:
         for d in DIMENSIONS:
-            found = list(measured(n, d, tags["commit"], tags["machine"]))
-            for row in found:
-                times = f"{row.median_ms} ms, processor {row.cpu_ms} ms"
-                print(f"{row.n:>9,} x {row.d:<3} {row.vectors}, {row.way}: {times}", flush=True)
+            found = []
+            for one in chain(*(measure(n, d, tags["commit"], tags["machine"]) for measure in (measured, recommended))):
+                times = f"{one.median_ms} ms, processor {one.cpu_ms} ms"
+                print(f"{one.n:>9,} x {one.d:<3} {one.vectors}, {one.way}: {times}", flush=True)
+                found.append(one)
             report(merged(found))
 
 
@@ -98,23 +113,82 @@ def measured(n: int, d: int, commit: str, machine: str) -> Iterator[Latency]:
             ways["brute force"] = partial(brute_force, items)
         for mask in masks.values():
             check(index, queries[:CHECKED], mask)
+        of_this = {"vectors": vectors, "n": n, "d": d, "load": round(load, 1), "commit": commit, "machine": machine}
         for way, ask in ways.items():
-            wall, processor = timed(ask, queries)
-            yield Latency(
-                vectors=vectors,
-                way=way,
-                n=n,
-                d=d,
-                k=K,
-                queries=QUERIES,
-                median_ms=round(float(np.median(wall)), 2),
-                p99_ms=round(float(np.percentile(wall, 99)), 2),
-                cpu_ms=round(float(np.median(processor)), 2),
-                build_seconds=None if way == "brute force" else built,
-                load=round(load, 1),
-                commit=commit,
-                machine=machine,
-            )
+            yield row(timed(ask, queries), way=way, build_seconds=None if way == "brute force" else built, **of_this)
+
+
+def recommended(n: int, d: int, commit: str, machine: str) -> Iterator[Latency]:
+    """Yield the rows of whole recommendations after a history, as the service makes them: state, filters, reasons."""
+    rng = np.random.default_rng([SEED, n, d])
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        export_untrained(n, d, Path(folder))
+        started = time.perf_counter()
+        model = Recommender.load(Path(folder))
+        built = round(time.perf_counter() - started, 2)
+    histories = [
+        [PastEvent(f"P{item}", "buy", float(EVENTS - place)) for place, item in enumerate(drawn)]
+        for drawn in rng.integers(0, n, (QUERIES, EVENTS))
+    ]
+    filters = {
+        "recommend": Filters(),
+        "recommend, filtered": Filters(kind="product", exclude_categories=["类目3"], price_max=900, exclude_seen=True),
+    }
+    of_this = {"vectors": "sequential, random weights", "n": n, "d": d, "load": round(load, 1), "build_seconds": built}
+    for way, wanted in filters.items():
+        check_recommended(model, histories[:CHECKED], wanted)
+        ask = partial(model.recommend, k=K, filters=wanted)
+        yield row(timed(ask, histories), way=way, commit=commit, machine=machine, **of_this)
+
+
+def row(times: NDArray[np.float64], **of_this: Any) -> Latency:
+    """Return the row of measured milliseconds, shape (2, queries): of the clock and of the processor."""
+    wall, processor = times
+    return Latency(
+        k=K,
+        queries=QUERIES,
+        median_ms=round(float(np.median(wall)), 2),
+        p99_ms=round(float(np.percentile(wall, 99)), 2),
+        cpu_ms=round(float(np.median(processor)), 2),
+        **of_this,
+    )
+
+
+class Untrained(SomeRecommender[SequentialConfig]):
+    """The sequential model with random weights: answers take as long as those of a trained one."""
+
+    name = "untrained"
+    config_type = SequentialConfig
+    cold_items = True
+
+    def _fit(self, train: Interactions) -> Ranker:
+        matrix = torch.randn(train.n_items + 1, self.config.dimensions)
+        matrix[0] = 0
+        return Ranker(Transformer(self.config), matrix, self.config.max_length).eval()
+
+
+def export_untrained(n: int, d: int, folder: Path) -> None:
+    """Write the folder of a model of n items whose catalogue has a hundred categories, and prices up to 1,000."""
+    torch.manual_seed(SEED)
+    items = [
+        Item(
+            f"P{number}", f"商品 {number}", f"类目{number % 100}", 1 + number % 1000, product_type=f"类型{number % 999}"
+        )
+        for number in range(n)
+    ]
+    known = Interactions.of(items, [Event("u", "P0", "buy", 0)])
+    Untrained(SequentialConfig(dimensions=d)).fit(known).export(folder, large=0)
+    seal(folder, "recommender", "recommendation")
+
+
+def check_recommended(model: Recommender, histories: list[list[PastEvent]], filters: Filters) -> None:
+    """Fail where an answer is not that of sorting all items by their exact score."""
+    for history in histories:
+        scores = model.scores(model.inputs(history))[0]
+        expected = best_of(scores, K, filters.shown(model.items, history)).items
+        if [item.item_id for item in model.recommend(history, K, filters).items] != [f"P{item}" for item in expected]:
+            raise DataError(f"{len(model.items)} items: the recommendation differs, which is a bug of ours")
 
 
 def vector_sets(rng: np.random.Generator, n: int, d: int) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -144,7 +218,7 @@ def check(index: ItemIndex, queries: NDArray[np.float32], mask: NDArray[np.bool_
             raise DataError(f"{index.n_items} items: the search differs from brute force, which is a bug of ours")
 
 
-def timed(ask: Callable[[NDArray[np.float32]], object], queries: NDArray[np.float32]) -> NDArray[np.float64]:
+def timed(ask: Callable[[Any], object], queries: Sequence[Any] | NDArray[np.float32]) -> NDArray[np.float64]:
     """Return milliseconds of the clock and of the processor (2, queries), after a few queries to warm up."""
     for query in queries[:CHECKED]:
         ask(query)
@@ -189,7 +263,5 @@ def report(rows: list[Latency]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with told_errors():
         main(tuple(int(size) for size in sys.argv[1:]) or SIZES)
-    except AftersalesError as error:
-        sys.exit(f"error: {error}")
