@@ -71,6 +71,14 @@ def test_movielens_keeps_the_published_files_apart(sets: Path) -> None:
     assert len(data.interactions.events) == 11 and data.exclude_history and data.published_train is data.split.train
 
 
+def test_movielens_of_known_events_leaves_one_out(sets: Path) -> None:
+    write(sets, {"ml1m_gsasrec/train/input.txt": "1 2\n2 3 4\n5 4\n"})
+    data = load_public_interactions("ml1m_gsasrec/known")
+    assert data.split.train.events["item_id"].tolist() == ["1", "2", "5"]
+    assert shown(data.split.validation) == [("2", [2], 3)]
+    assert shown(data.split.test) == [("1", [1], 2), ("2", [2, 3], 4), ("3", [5], 4)]
+
+
 def test_amazon_leaves_one_out_and_has_attributes(sets: Path) -> None:
     data = load_public_interactions("s3rec_amazon/Beauty")
     assert data.interactions.items["item_id"].tolist() == ["1", "2", "3", "10"] and not data.interactions.timed

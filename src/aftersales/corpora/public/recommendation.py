@@ -11,6 +11,7 @@ from aftersales.corpora.public.interactions import PublicInteractions
 # Name -> folder and reader.
 INTERACTIONS: dict[str, tuple[str, Callable[[Path], PublicInteractions]]] = {
     "ml1m_gsasrec": ("ml1m_gsasrec", sequences.ml1m_gsasrec),
+    "ml1m_gsasrec/known": ("ml1m_gsasrec", sequences.ml1m_known),
     "s3rec_amazon/Beauty": ("s3rec_amazon", partial(sequences.s3rec, name="Beauty")),
     "s3rec_amazon/Toys": ("s3rec_amazon", partial(sequences.s3rec, name="Toys_and_Games")),
     "s3rec_amazon/Sports": ("s3rec_amazon", partial(sequences.s3rec, name="Sports_and_Outdoors")),

@@ -37,6 +37,28 @@ def ml1m_gsasrec(folder: Path) -> PublicInteractions:
     return PublicInteractions(of_sequences(items, whole, users), split, learned, exclude_history=True)
 
 
+def ml1m_known(folder: Path) -> PublicInteractions:
+    """MovieLens-1M split likewise one event earlier, where every user's whole history is among the files.
+
+    The last item of each training row is the test target. The last but one is the validation target of the users on
+    whom ``ml1m_gsasrec`` chooses.
+    """
+    rows, validation = sequences(folder / "train" / "input.txt"), sequences(folder / "val" / "input.txt")
+    chosen = _continued(rows, validation, folder)
+    learned = [row[:-1] for row in rows]
+    for number in chosen:
+        learned[number] = rows[number][:-2]
+    items, users = numbered(rows), [str(number) for number in range(1, len(rows) + 1)]
+    train = of_sequences(items, learned, users)
+    before, wanted = [rows[number][:-2] for number in chosen], [rows[number][-2] for number in chosen]
+    split = Split(
+        train=train,
+        validation=holdout_of(items, before, wanted, [users[number] for number in chosen]),
+        test=holdout_of(items, [row[:-1] for row in rows], [row[-1] for row in rows], users),
+    )
+    return PublicInteractions(of_sequences(items, rows, users), split, train, exclude_history=True)
+
+
 def s3rec(folder: Path, name: str) -> PublicInteractions:
     """Amazon reviews or Yelp, users and items with five events or more (S3-Rec: Zhou et al. 2020, arXiv 2008.07873).
 
