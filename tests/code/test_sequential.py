@@ -72,6 +72,19 @@ def test_the_sampled_softmax_estimates_the_whole_one() -> None:
     torch.testing.assert_close(found, whole, atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "gbce", "sampled_softmax"])
+def test_items_without_events_are_no_negatives(loss: str) -> None:
+    config = SequentialConfig(loss=loss, negatives=50)  # type: ignore[arg-type]
+    states, matrix = torch.randn(6, 4), torch.randn(5, 4, requires_grad=True)
+    of_all = Loss(config, np.array([3, 0, 1, 0, 2]))
+    value = of_all(states, matrix, torch.tensor([0, 2, 4, 0, 2, 4]))
+    value.backward()
+    assert matrix.grad is not None and matrix.grad.any(dim=1).tolist() == [True, False, True, False, True]
+    if loss == "cross_entropy":
+        of_known = Loss(config, np.array([3, 1, 2]))(states, matrix[[0, 2, 4]], torch.tensor([0, 1, 2, 0, 1, 2]))
+        torch.testing.assert_close(value, of_known)
+
+
 # --- windows
 
 
@@ -216,6 +229,23 @@ def test_items_without_events_are_ranked_by_what_is_known_of_them(tmp_path: Path
         create("sequential", {"features": ["brand"]}).fit(data)
     with pytest.raises(ConfigError, match="features"):
         create("sequential", {"features": ["colour"]})
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "gbce", "sampled_softmax"])
+def test_new_items_are_not_behind_all_others_of_their_category(loss: str) -> None:
+    names = {kind: [f"{kind}{n:02d}" for n in range(20)] for kind in "ab"}
+    items = [Item(name, category=kind) for kind in "ab" for name in names[kind]]
+    random = np.random.default_rng(1)
+    events = [
+        Event(f"u{user:03d}", names["ab"[user % 2]][random.integers(15)], "buy", T + step)
+        for user in range(80)
+        for step in range(6)
+    ]
+    options = {**QUICK, "epochs": 20, "features": ["category"], "loss": loss, "negatives": 16}
+    scores = create("sequential", options).fit(Interactions.of(items, events)).score(Histories.of([[1, 2], [21, 22]]))
+    own = np.stack([scores[0, :20], scores[1, 20:]])
+    ranks = 1 + np.argsort(np.argsort(-own, axis=1), axis=1)
+    assert ranks[:, 15:].mean() < 16  # the five new ones of twenty: 10.5 by chance, 18 at the end
 
 
 def test_titles_are_seen_and_an_id_that_stands_in_for_one_is_none() -> None:

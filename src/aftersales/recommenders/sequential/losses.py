@@ -21,12 +21,19 @@ FLATTENED = 0.75
 
 
 class Loss:
-    """The loss that a configuration names, for one catalogue."""
+    """The loss that a configuration names, for one catalogue.
+
+    Items without events are neither scored nor drawn: as negatives alone they would teach what they share with others,
+    their features, to rank them down.
+    """
 
     def __init__(self, config: SequentialConfig, counts: NDArray[Any]) -> None:
         """Take the number of training events of each item, shape (n_items,)."""
         self.config = config
-        popularity = torch.from_numpy(counts).double().clamp(min=1)
+        known = torch.from_numpy(counts) > 0
+        self.known = None if known.all() else known.nonzero()[:, 0]
+        self.places = known.cumsum(0) - 1  # of the known items among themselves
+        popularity = torch.from_numpy(counts)[known].double()
         flattened = popularity**FLATTENED if config.loss == "sampled_softmax" else torch.ones_like(popularity)
         self.shares = (flattened / flattened.sum()).float()
 
@@ -36,8 +43,11 @@ class Loss:
         Args:
             states: shape (places, dimensions).
             matrix: vectors of items, shape (n_items, dimensions); scores are its products with ``states``.
-            targets: which row of ``matrix`` came next, shape (places,).
+            targets: which row of ``matrix`` came next, shape (places,); an item with events.
         """
+        if self.known is not None:
+            matrix = matrix[self.known.to(matrix.device)]
+            targets = self.places.to(targets.device)[targets]
         if self.config.loss == "cross_entropy":
             loss: Tensor = _CrossEntropy.apply(states, matrix, targets)  # type: ignore[no-untyped-call]
             return loss
@@ -60,7 +70,7 @@ def gbce(positive: Tensor, negative: Tensor, n_items: int, calibration: float) -
     Args:
         positive: scores of what came next, shape (places,).
         negative: scores of drawn items, -inf for none, shape (places, k).
-        n_items: size of the catalogue.
+        n_items: how many items could have been drawn or come next.
         calibration: t.
     """
     k = negative.shape[1]
