@@ -125,6 +125,14 @@ def test_the_export_check_holds_for_both(
         check_export(tmp_path / name, histories, model.score(histories))
 
 
+def test_the_export_check_does_not_pass_what_is_no_number(interactions: Interactions, tmp_path: Path) -> None:
+    model, histories = create("popularity").fit(interactions), Histories.of([[5], []])
+    both(model, tmp_path)
+    for scores in (np.full_like(model.score(histories), np.nan), model.score(histories) + 1):
+        with pytest.raises(ModelError, match="gives other scores than the trained one"):
+            check_export(tmp_path / "scored", histories, scores)
+
+
 def test_ties_and_items_that_cannot_be_ranked_keep_the_order_of_the_catalogue(tmp_path: Path) -> None:
     items = [Item(f"P{number:04d}") for number in range(3000)]
     sold = [Event("u", f"P{number:04d}", "buy", number) for number in range(0, 3000, 2)]

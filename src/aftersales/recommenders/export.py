@@ -53,11 +53,11 @@ def check_export(folder: Path, histories: Histories, scores: NDArray[np.float32]
         scores: of the trained model for these users, shape (users, n_items).
 
     Raises:
-        ModelError: they differ by more than a thousandth of their spread.
+        ModelError: they differ by more than a thousandth of their spread, or are no numbers.
     """
     served = Recommender.load(folder)
     difference = float(np.abs(served.scores(histories.inputs(served.max_history)) - scores).max())
-    if difference > TOLERANCE * float(scores.std()):
+    if not difference <= TOLERANCE * float(scores.std()):  # so that NaN, of which no comparison is true, fails
         raise ModelError(
             f"the exported recommender gives other scores than the trained one (by up to {difference:.3g}); "
             "the model is not written"
