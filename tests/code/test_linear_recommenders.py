@@ -130,7 +130,14 @@ def test_item_knn_adds_similarities_up_and_orders_the_rest_by_popularity() -> No
     scores = model.score(Histories.of([[1, 1], [2, 3]]))
     assert scores[0] == pytest.approx([0, 3 / 12**0.5, 1 / 2, 0, 0, 0], abs=1e-5)
     assert scores[1] == pytest.approx([3 / 12**0.5 + 1 / 2, 0, 0, 0, 0, 0], abs=1e-5)
-    assert np.argsort(-scores[0]).tolist()[:2] == [1, 2] and scores[0][4] > scores[0][3] > scores[0][5] > 0
+    assert np.argsort(-scores[0]).tolist()[:2] == [1, 2] and 0 >= scores[0][4] > scores[0][3] > scores[0][5]
+
+
+def test_a_neighbour_of_long_ago_still_comes_before_a_bestseller() -> None:
+    rows = [[1, 2]] + [[3, 4]] * 5 + [[5]] * 50
+    model = create("item_knn", {"shrinkage": 0.0, "half_life": 5.0}).fit(bought(rows, 5))
+    scores = model.score(Histories.of([[1, *[3] * 400]]))[0]
+    assert np.argsort(-scores).tolist() == [3, 1, 4, 2, 0]  # 5 is no neighbour; nor are 3 and 1 of themselves
 
 
 def test_half_life_and_repeat_of_item_knn() -> None:

@@ -25,9 +25,9 @@ Weighting = Literal["cosine", "tfidf", "bm25"]
 ITEMS_AT_ONCE = 1024
 # BM25's saturation and length normalisation, Robertson & Zaragoza 2009.
 K1, B = 1.2, 0.75
-# The share of the greatest similarity that the most popular item gets for nothing: it orders what has no neighbour in
-# the history, and nothing else.
-PRIOR = 1e-6
+# By how great a share of the greatest similarity the least popular item is below zero. What has no neighbour in the
+# history stands between it and zero, by popularity, and so behind everything that has one, however long ago.
+BELOW = 1e-6
 
 
 class ItemKnnConfig(Config):
@@ -52,6 +52,8 @@ class ItemKnnConfig(Config):
 class ItemKnn(Recommender[ItemKnnConfig]):
     """Scores an item by the sum of its similarities to the items of the history whose neighbour it is.
 
+    Items that are no neighbour of any come behind those that are, the most popular first.
+
     Needs memory for ``neighbours`` numbers an item, and for what pairs of items have common users in one block.
     """
 
@@ -64,11 +66,11 @@ class ItemKnn(Recommender[ItemKnnConfig]):
         indices = np.hstack([itself, indices])
         values = np.hstack([np.full(itself.shape, self.config.repeat), values])
         counts = np.bincount(train.item_index, minlength=train.n_items + 1)
-        prior = counts / counts.max() * (values.max() or 1.0) * PRIOR
+        rest = (counts / counts.max() - 1) * (values.max() or 1.0) * BELOW
         return _Neighbours(
             torch.from_numpy(indices),
             torch.from_numpy(values).float(),
-            torch.from_numpy(prior).float(),
+            torch.from_numpy(rest).float(),
             self.config.half_life,
         )
 
@@ -131,17 +133,18 @@ def _similarities(weighted: csr_array, seen: csr_array, items: slice, shrinkage:
 class _Neighbours(nn.Module):
     indices: Tensor
     values: Tensor
-    prior: Tensor
+    rest: Tensor
 
-    def __init__(self, indices: Tensor, values: Tensor, prior: Tensor, half_life: float | None) -> None:
+    def __init__(self, indices: Tensor, values: Tensor, rest: Tensor, half_life: float | None) -> None:
         super().__init__()
         self.half_life = half_life
         self.register_buffer("indices", indices)
         self.register_buffer("values", values)
-        self.register_buffer("prior", prior)
+        self.register_buffer("rest", rest)
 
     def forward(self, history: Tensor, *_: Tensor) -> Tensor:
         item, weight = recency(history, self.half_life)
         values = self.values[item] * weight[:, :, None]
-        scores = self.prior.repeat(history.shape[0], 1)
-        return scores.scatter_add(1, self.indices[item].flatten(1), values.flatten(1))[:, 1:]
+        nothing = torch.zeros_like(self.rest).repeat(history.shape[0], 1)
+        scores = nothing.scatter_add(1, self.indices[item].flatten(1), values.flatten(1))
+        return torch.where(scores > 0, scores, self.rest)[:, 1:]
