@@ -9,7 +9,10 @@ from aftersales.cli.training import run_recipe
 from aftersales.core.errors import ConfigError, DataError
 from aftersales.corpora.load_interactions import InteractionsConfig, load_interactions
 from aftersales.recommenders import ModelConfig
+from aftersales.runtime.events import DAY
+from aftersales.tracking.registry import evidence_of, run_of
 
+T = 1_700_000_000
 CONFIG = Path(__file__).parents[2] / "configs/recommend_ease.yaml"
 
 
@@ -26,6 +29,10 @@ CONFIG = Path(__file__).parents[2] / "configs/recommend_ease.yaml"
         (["data.public=ml1m_gsasrec", "data.target=buy"], r"leave out data\.target"),
         (["data.public=ml1m_gsasrec", "data.time_column=t"], r"data\.time_column goes with data\.source=<file>"),
         (["data.items=x.csv"], r"data\.items goes with data\.source=<file>"),
+        (["data.public=ml1m_gsasrec", "data.split=time"], r"leave out data\.split"),
+        (["data.split=tim"], r"key 'data\.split': .*'time'"),
+        (["data.test_days=7"], r"data\.test_days goes with data\.split=time; add it, or leave out data\.test_days"),
+        (["data.split=time", "data.test_days=0"], r"key 'data\.test_days': .*greater than 0"),
         (["data.target=return"], r"data\.target 'return' is not in data\.history \(buy, service\); add it"),
         (["data.history=[buy, purchase]"], r"key 'data\.history\.1': .*'return' or 'service' \(got 'purchase'\)"),
         (["data.source=x.csv", "data.kind_map.购买=bought"], r"key 'data\.kind_map\.购买': .*\(got 'bought'\)"),
@@ -65,3 +72,26 @@ def test_own_events_are_split_with_their_own_words_for_kinds(tmp_path: Path) -> 
         load_interactions(own(path, time_column="time"))
     with pytest.raises(DataError, match=r"no user has 3 'service' events"):
         load_interactions(own(path, kind_map={1: "buy"}, target="service"))
+
+
+def test_the_split_by_time_holds_out_the_first_target_of_each_user_after_one_moment(tmp_path: Path) -> None:
+    bought = {"u": [0, 1, 12, 13, 25, 26], "v": [2, 11], "new": [28]}
+    rows = [[user, f"i{day:02d}", T + day * DAY, "buy"] for user, days in bought.items() for day in days]
+    path = events(tmp_path / "e.jsonl", [*rows, ["u", "i30", T + 30 * DAY, "view"]])
+    more = {"history": ["buy", "view"], "split": "time", "validation_days": 10, "test_days": 10}
+    split = load_interactions(own(path, **more)).split
+    assert split.train.events["timestamp"].max() == T + 2 * DAY
+    ids = split.train.items["item_id"].to_numpy()
+    for part, asked in ((split.validation, {"u": "i12", "v": "i11"}), (split.test, {"new": "i28", "u": "i25"})):
+        assert part.offsets is None
+        assert dict(zip(part.histories.users, ids[part.targets - 1], strict=True)) == asked
+    assert split.test.histories.lengths.tolist() == [0, 4]
+    with pytest.raises(DataError, match=r"no event lies before the last 60 days"):
+        load_interactions(own(path, split="time"))
+
+
+def test_a_run_may_split_by_time(project: Path) -> None:
+    short = ("data.users=150", "data.split=time", "data.validation_days=20", "data.test_days=20", "threads=1")
+    outcome = run_recipe(project / "configs/recommend_ease.yaml", short)
+    lines = (evidence_of(run_of(outcome.run_id)) / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert lines and all(isinstance(json.loads(line)["target"], str) for line in lines)

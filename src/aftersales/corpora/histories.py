@@ -126,6 +126,10 @@ class Holdout:
         rows = np.arange(0, len(self.targets), -(-len(self.targets) // users))
         return Holdout(self.histories.take(rows), self.targets[rows])
 
+    def firsts(self) -> "Holdout":
+        """Return the first target of each user alone."""
+        return self if self.offsets is None else Holdout(self.histories, self.targets[self.offsets[:-1]])
+
     @property
     def rows(self) -> NDArray[np.int64]:
         """The user's row number beside each target, shape (targets,)."""

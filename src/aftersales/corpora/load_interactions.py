@@ -1,8 +1,8 @@
 """From the ``data:`` section of a recommender's config to a split, and what may be recommended."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,14 @@ from aftersales.corpora.interaction_tables import Columns, read_interactions
 from aftersales.corpora.interactions import Interactions, Split, leave_one_out
 from aftersales.corpora.public.recommendation import load_public_interactions
 from aftersales.corpora.synthetic_interactions import generate
+from aftersales.corpora.time_split import global_time_split
 from aftersales.runtime.events import EventKind
 
 SYNTHETIC = "synthetic"
 # Keys that say how a file of one's own is read, and keys that say which events of it count.
 OF_OWN_FILES = {"items", "user_column", "item_column", "time_column", "kind_column", "kind_map"}
-OF_EVENTS = {"history", "target"}
+OF_EVENTS = {"history", "target", "split"}
+OF_TIME_SPLIT = {"validation_days", "test_days"}
 
 
 class InteractionsConfig(Config):
@@ -35,6 +37,9 @@ class InteractionsConfig(Config):
         seed, users: of the synthetic interactions.
         history: event kinds that models look at; one item of the history for each.
         target: the event kind to be predicted, one of ``history``.
+        split: ``leave_one_out``: the last two targets of each user; ``time``: one moment for all users, after which
+            nothing is learned from, and each user's first target after it.
+        validation_days, test_days: how long the two parts of ``split: time`` are, up to the last event.
     """
 
     source: str = Field(default=SYNTHETIC, min_length=1)
@@ -49,6 +54,9 @@ class InteractionsConfig(Config):
     users: int = Field(default=2000, ge=1)
     history: tuple[EventKind, ...] = ("buy", "service")
     target: EventKind = "buy"
+    split: Literal["leave_one_out", "time"] = "leave_one_out"
+    validation_days: float = Field(default=30, gt=0)
+    test_days: float = Field(default=30, gt=0)
 
     @field_validator("kind_map", mode="before")
     @classmethod
@@ -64,6 +72,8 @@ class InteractionsConfig(Config):
             raise ValueError(f"data.{min(odd)} goes with data.source=<file>, the file it describes")
         if self.public and (odd := self.model_fields_set & OF_EVENTS):
             raise ValueError(f"a public set says itself what is predicted from what; leave out data.{min(odd)}")
+        if self.split != "time" and (odd := self.model_fields_set & OF_TIME_SPLIT):
+            raise ValueError(f"data.{min(odd)} goes with data.split=time; add it, or leave out data.{min(odd)}")
         if self.kind_map and self.kind_column is None:
             raise ValueError("data.kind_map needs data.kind_column, whose words it maps")
         if self.target not in self.history:
@@ -116,7 +126,7 @@ def load_interactions(config: InteractionsConfig, exclude_history: bool | None =
 
     Raises:
         ConfigError: the public set is unknown or has several targets a user.
-        DataError: a file is wrong, or no user has enough events.
+        DataError: a file is wrong, no user has enough events, or ``split: time`` leaves a part without events.
     """
     if config.public:
         return _public(config.public, exclude_history)
@@ -126,9 +136,16 @@ def load_interactions(config: InteractionsConfig, exclude_history: bool | None =
         interactions = read_interactions(
             Path(config.source).expanduser(), config.items and config.items.expanduser(), config.columns
         )
-    split = leave_one_out(interactions.only(config.history), config.target)
+    split = _split(interactions.only(config.history), config)
     candidates = _candidates(interactions, split)
     return SplitInteractions(split, split.train, candidates, bool(exclude_history), interactions.fingerprint)
+
+
+def _split(interactions: Interactions, config: InteractionsConfig) -> Split:
+    if config.split == "leave_one_out":
+        return leave_one_out(interactions, config.target)
+    split = global_time_split(interactions, config.validation_days, config.test_days, config.target)
+    return replace(split, validation=split.validation.firsts(), test=split.test.firsts())
 
 
 def _public(name: str, exclude_history: bool | None) -> SplitInteractions:
