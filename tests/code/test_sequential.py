@@ -20,7 +20,9 @@ from aftersales.recommenders.sequential import SequentialConfig, losses
 from aftersales.recommenders.sequential.losses import Loss, gbce, sampled_softmax
 from aftersales.recommenders.sequential.network import Events, Transformer, bucket
 from aftersales.recommenders.sequential.windows import Windows
-from aftersales.runtime.events import DAY, KIND_NUMBERS
+from aftersales.runtime.events import DAY, KIND_NUMBERS, PastEvent
+from aftersales.runtime.manifest import seal
+from aftersales.runtime.recommender import Recommender as Served
 from aftersales.tracking.registry import evidence_of, run_of
 
 T = 1_735_689_600
@@ -211,6 +213,19 @@ def test_kinds_and_times_are_seen_where_they_are_switched_on() -> None:
     assert likeliest(blind, "buy", 1.0) == likeliest(blind, "return", 30.0)
     with pytest.raises(DataError, match=r"leave out model\.options\.times"):
         create("sequential", {"times": True}).fit(CYCLES)
+
+
+def test_an_unknown_time_is_not_taken_for_just_now(tmp_path: Path) -> None:
+    rows = [("buy", 0.0), ("buy", 30.0), ("buy", 30.0)]
+    model = create("sequential", {**QUICK, "times": True}).fit(following(rows))
+    assert (likeliest(model, "buy", 0.0), likeliest(model, "buy", 30.0)) == (0, 1)
+    assert int(model.score(Histories.of([[1]]))[0, 1:].argmax()) == 1  # what most did, whenever it was
+    model.export(tmp_path / "model")
+    seal(tmp_path / "model", "recommender", "recommendation")
+    served = Served.load(tmp_path / "model")
+    for history, best in (([PastEvent("x", "buy", 0.0)], "y"), ([PastEvent("x", "buy")], "z"), (["x"], "z")):
+        shown = [item.item_id for item in served.recommend(history, k=3).items if item.item_id != "x"]
+        assert shown[0] == best
 
 
 def test_items_without_events_are_ranked_by_what_is_known_of_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from aftersales.runtime.events import KIND_NUMBERS, Inputs, ages_in_days
+from aftersales.runtime.events import KIND_NUMBERS, UNKNOWN_AGE, Inputs, ages_in_days
 
 BUY = KIND_NUMBERS["buy"]
 
@@ -87,7 +87,9 @@ class Histories:
     def inputs(self, longest: int | None = None) -> Inputs:
         """Return what a graph takes, of at most the last ``longest`` events of each user."""
         width = self._width() if longest is None else min(longest, self._width())
-        ages = ages_in_days(self.now[self.rows] - self.times if self.timed else np.zeros_like(self.times))
+        ages = ages_in_days(self.now[self.rows] - self.times)
+        if not self.timed:
+            ages = np.full_like(ages, UNKNOWN_AGE)
         return Inputs(*(self._right_aligned(values, width) for values in (self.items, self.kinds, ages)))
 
     def _width(self) -> int:

@@ -13,6 +13,8 @@ EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 # Number of each kind in a graph, from 1; 0 is padding.
 KIND_NUMBERS: Mapping[str, int] = {kind: number for number, kind in enumerate(EVENT_KINDS, 1)}
 DAY = 86_400
+# Age in days, and more than any event can have, of one whose time is not known.
+UNKNOWN_AGE = 1e6
 
 
 class Inputs(NamedTuple):
@@ -21,8 +23,8 @@ class Inputs(NamedTuple):
     Attributes:
         history: item indices from 1, 0 for padding, int64 of shape (batch, length).
         kinds: 1-based index into ``EVENT_KINDS``, 0 for padding, int64 of that shape.
-        ages: days between the event and the request, 0 for padding and where times are not known, float32 of that
-            shape.
+        ages: days between the event and the request, 0 for padding, ``UNKNOWN_AGE`` where times are not known,
+            float32 of that shape.
     """
 
     history: NDArray[np.int64]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.runtime.catalogue import Catalogue, CatalogueItem
-from aftersales.runtime.events import KIND_NUMBERS, EventKind, Inputs, PastEvent, in_order
+from aftersales.runtime.events import KIND_NUMBERS, UNKNOWN_AGE, EventKind, Inputs, PastEvent, in_order
 from aftersales.runtime.filters import Filters
 from aftersales.runtime.manifest import verify
 from aftersales.runtime.rankers import Ranker, open_ranker
@@ -123,7 +123,7 @@ class Recommender:
             for event in map(self._with_kind, in_order([_event(one) for one in history]))
             if event.item_id in self.index and event.kind in self.event_kinds
         ][-self.max_history :]
-        ages = [max(0.0, event.days_ago or 0.0) for event in events]
+        ages = [UNKNOWN_AGE if event.days_ago is None else max(0.0, event.days_ago) for event in events]
         return Inputs(
             np.array([[self.index[event.item_id] for event in events] or [0]], dtype=np.int64),
             np.array([[KIND_NUMBERS[str(event.kind)] for event in events] or [0]], dtype=np.int64),

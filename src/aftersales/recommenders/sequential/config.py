@@ -20,7 +20,8 @@ class SequentialConfig(Config):
         item_dropout: share of the events that are hidden from the model at a time while it learns.
         max_length: events of the history that are looked at; longer ones are learned from in several windows.
         kinds: tell what was done with an item.
-        times: tell how long after each event the next one, or the request, came; for events with times.
+        times: tell how long after each event the next one, or the request, came; for events with times. Requests
+            without times are answered as such: a share of the histories is learned from without.
         features: what is known of items beside their events; items without events then have scores too.
         encoder: of the ``title``: ``embedded``, a folder or a hub name.
         id_dropout: with ``features``: share of the items of which the model sees only these at a time while it learns,

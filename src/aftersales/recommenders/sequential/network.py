@@ -13,11 +13,14 @@ from torch.nn import functional
 
 from aftersales.recommenders.factorised import Factorised
 from aftersales.recommenders.sequential.config import SequentialConfig
-from aftersales.runtime.events import EVENT_KINDS
+from aftersales.runtime.events import EVENT_KINDS, UNKNOWN_AGE
 
 INITIAL_SPREAD = 0.05
 # Lower bounds of the buckets of time in days: a minute, and half a power of two more each, up to three years.
 BUCKETS = [2 ** (half / 2) / 1440 for half in range(42)]
+# The number after that of the last bucket, and the share of histories that are learned from as if without times.
+UNKNOWN_WAIT = len(BUCKETS) + 1
+UNTIMED = 0.1
 
 
 class Events(NamedTuple):
@@ -26,7 +29,8 @@ class Events(NamedTuple):
     Attributes:
         items: item indices, 0 for padding, int64 of shape (batch, length).
         kinds: numbers of the kinds of event, 0 for padding, int64 of that shape.
-        waits: bucket of the time from each event to the next or to the request, int64 of that shape.
+        waits: bucket of the time from each event to the next or to the request, ``UNKNOWN_WAIT`` without times, int64 of that
+            shape.
     """
 
     items: Tensor
@@ -47,7 +51,7 @@ class Transformer(nn.Module):
         self.item_dropout, self.temperature = config.item_dropout, config.temperature
         self.positions = nn.Embedding(config.max_length, config.dimensions)
         self.kinds = nn.Embedding(len(EVENT_KINDS) + 1, config.dimensions, padding_idx=0) if config.kinds else None
-        self.waits = nn.Embedding(len(BUCKETS) + 1, config.dimensions) if config.times else None
+        self.waits = nn.Embedding(UNKNOWN_WAIT + 1, config.dimensions) if config.times else None
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(config.dimensions)
@@ -76,13 +80,19 @@ class Transformer(nn.Module):
         if self.kinds is not None:
             hidden = hidden + self.kinds(events.kinds)
         if self.waits is not None:
-            hidden = hidden + self.waits(events.waits)
+            hidden = hidden + self.waits(self._seen(events.waits))
         hidden = self.dropout(hidden)
         visible = None if left_aligned else _visible(real)
         for block in self.blocks:
             hidden = block(hidden, visible)
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def _seen(self, waits: Tensor) -> Tensor:
+        """Return the waits; while the network learns, those of some histories as unknown, as they may be in requests."""
+        if not self.training:
+            return waits
+        return waits.masked_fill(torch.rand(len(waits), 1, device=waits.device) < UNTIMED, UNKNOWN_WAIT)
 
     def comparable(self, states: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return states and item vectors whose products are the scores."""
@@ -111,7 +121,8 @@ class Ranker(Factorised):
         """Return what is expected after the last event, shape (batch, dimensions)."""
         history, kinds, ages = (table[:, -self.max_length :] for table in (history, kinds, ages))
         waits = (ages - functional.pad(ages[:, 1:], (0, 1))).clamp(min=0)
-        last = self.transformer.states(self.matrix, Events(history, kinds, bucket(waits)))[:, -1]
+        buckets = bucket(waits).masked_fill(ages >= UNKNOWN_AGE, UNKNOWN_WAIT)
+        last = self.transformer.states(self.matrix, Events(history, kinds, buckets))[:, -1]
         return self.transformer.sought(last)
 
     def vectors(self) -> Tensor:
