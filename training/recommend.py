@@ -75,6 +75,7 @@ def main(config: RecommendConfig) -> Outcome:
     started = time.monotonic()
     test = ranked(model.score, data.split.test, data)
     seconds = time.monotonic() - started
+    blind = without_times(config, model, data)
     print(f"ranked {len(test.ranks):,} users x {train.n_items:,} items in {seconds:.1f} s")
     below = ranked(create(FLOOR).fit(train).score, data.split.test, data)
     report = RankingReport.of(test, below, data.split.test, train)
@@ -89,6 +90,7 @@ def main(config: RecommendConfig) -> Outcome:
             "validation": learned.validation.figures(),
             "chosen": learned.chosen,
             "validation_curve": learned.curve,
+            "without_times": blind,
         }
         write_ranking_evidence(Path(scratch), data, report, test, below, more)
         run_id = log_run(describe(config, data, learned, report, folder, Path(scratch), seconds))
@@ -103,6 +105,8 @@ def main(config: RecommendConfig) -> Outcome:
         run_id=run_id,
     )
     print(outcome.report())
+    if blind:
+        print(f"{config.metric} without times {blind[config.metric]:.4f}: requests may come earlier than the purchase")
     return outcome
 
 
@@ -154,6 +158,13 @@ def judge_of(config: RecommendConfig, data: SplitInteractions) -> Judge:
 def ranked(score: Scorer, holdout: Holdout, data: SplitInteractions) -> Ranking:
     """Rank the targets of one part of the data."""
     return evaluate_ranking(score, holdout, data.candidates, data.exclude_history)
+
+
+def without_times(config: RecommendConfig, model: Recommender[Any], data: SplitInteractions) -> dict[str, float] | None:
+    """Return the test figures of a model that sees times when it is given none; None where it sees none anyway."""
+    if not config.model.options.get("times"):
+        return None
+    return ranked(model.score, data.split.test.without_times(), data).figures()
 
 
 def with_run_settings(config: RecommendConfig) -> dict[str, Any]:

@@ -90,6 +90,15 @@ def test_the_split_by_time_holds_out_the_first_target_of_each_user_after_one_mom
         load_interactions(own(path, split="time"))
 
 
+def test_a_model_that_sees_times_is_judged_without_them_too(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ("data.users=100", "model.options.epochs=2", "model.options.dimensions=8", "threads=1")
+    outcome = run_recipe(project / "configs/recommend.yaml", (*quick, "model.options.times=true"))
+    evaluation = json.loads((evidence_of(run_of(outcome.run_id)) / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluation["without_times"].keys() >= {"ndcg@10", "hr@10", "coverage@10"}
+    assert evaluation["without_times"] != evaluation["figures"]
+    assert f"ndcg@10 without times {evaluation['without_times']['ndcg@10']:.4f}" in capsys.readouterr().out
+
+
 def test_a_run_may_split_by_time(project: Path) -> None:
     short = ("data.users=150", "data.split=time", "data.validation_days=20", "data.test_days=20", "threads=1")
     outcome = run_recipe(project / "configs/recommend_ease.yaml", short)

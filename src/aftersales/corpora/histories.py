@@ -1,7 +1,7 @@
 """Sequences of events of some users, and what is to be predicted after them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -113,7 +113,9 @@ class Holdout:
     """What is to be predicted: for each user the history before the targets, and the targets' item indices.
 
     Attributes:
-        histories: n users; their ``now`` is the time of the (first) target.
+        histories: n users; their ``now`` is the time of the (first) target. A request comes a little earlier, when the
+            customer comes back, and within a basket nothing tells which item is the last: a model that sees times
+            sees more here than when it serves. ``without_times`` gives the other bound.
         targets: item indices 1..n_items, int64 of shape (targets,).
         offsets: user u's targets are ``targets[offsets[u]:offsets[u + 1]]``, at least one, int64 of shape (n + 1,);
             None where every user has one.
@@ -127,6 +129,10 @@ class Holdout:
         """Return at most so many users, evenly spaced, of a holdout with one target a user."""
         rows = np.arange(0, len(self.targets), -(-len(self.targets) // users))
         return Holdout(self.histories.take(rows), self.targets[rows])
+
+    def without_times(self) -> "Holdout":
+        """Return the same with times that are not known, as in a request that gives none."""
+        return replace(self, histories=replace(self.histories, timed=False))
 
     def firsts(self) -> "Holdout":
         """Return the first target of each user alone."""

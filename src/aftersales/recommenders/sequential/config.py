@@ -21,7 +21,9 @@ class SequentialConfig(Config):
         max_length: events of the history that are looked at; longer ones are learned from in several windows.
         kinds: tell what was done with an item.
         times: tell how long after each event the next one, or the request, came; for events with times. Requests
-            without times are answered as such: a share of the histories is learned from without.
+            without times are answered as such: a share of the histories is learned from without. In a test the request
+            is in the second of the target, so that figures hold what that second tells (a further item of a basket
+            comes at once); a run gives the figure without times beside it.
         features: what is known of items beside their events; items without events then have scores too.
         encoder: of the ``title``: ``embedded``, a folder or a hub name.
         id_dropout: with ``features``: share of the items of which the model sees only these at a time while it learns,
