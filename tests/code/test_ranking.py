@@ -80,6 +80,22 @@ def test_coverage_counts_what_is_shown() -> None:
     assert evaluate_ranking(scorer, holdout, cutoffs=(4,), exclude_history=True).coverage == {4: 1.0}
 
 
+def test_a_large_catalogue_is_ranked_for_few_users_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    holdout, asked = Holdout(HISTORIES, np.array([3, 4])), []
+
+    def counting(histories: Histories) -> np.ndarray:
+        asked.append(len(histories))
+        return scorer(histories)
+
+    whole = evaluate_ranking(counting, holdout)
+    assert max(asked) == 2
+    monkeypatch.setattr("aftersales.evaluation.ranking.SCORES_AT_ONCE", 7)
+    asked.clear()
+    again = evaluate_ranking(counting, holdout)
+    assert max(asked) == 1 and again.ranks.tolist() == whole.ranks.tolist()
+    assert again.figures() == whole.figures()
+
+
 def test_batches_change_nothing() -> None:
     random = np.random.default_rng(0)
     scores = random.random((50, 30), dtype=np.float32)

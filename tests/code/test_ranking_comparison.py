@@ -46,6 +46,20 @@ def test_diversity_by_category_and_by_co_occurrence() -> None:
     assert math.isnan(figure("diversity@1"))  # no list of one item has a pair
 
 
+def test_lists_of_many_users_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list_figures(LISTS, np.array([1, 4]), ItemFacts.of(SHOP), (1, 2, 3))
+    similarity, users = ItemFacts.similarity, []
+
+    def counting(facts: ItemFacts, lists: np.ndarray) -> np.ndarray:
+        users.append(len(lists))
+        return similarity(facts, lists)
+
+    monkeypatch.setattr(ItemFacts, "similarity", counting)
+    monkeypatch.setattr("aftersales.evaluation.list_metrics.USERS_AT_ONCE", 3)
+    assert list_figures(LISTS, np.array([1, 4]), ItemFacts.of(SHOP), (1, 2, 3)) == pytest.approx(whole, nan_ok=True)
+    assert users == [3, 1]
+
+
 def test_popularity_of_what_is_shown_against_what_is_bought() -> None:
     place = {"a": 0.9, "b": 0.7, "c": 0.4, "d": 0.4, "e": 0.1}  # four, two, one, one and no events
     assert figure("popularity@1") == pytest.approx((place["a"] + place["e"] + place["c"]) / 3)

@@ -12,6 +12,8 @@ from scipy.stats import rankdata
 from aftersales.corpora.interactions import Interactions
 
 Floats = NDArray[np.float64]
+# Users whose lists are compared at once, item by item.
+USERS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,29 @@ def list_figures(
         percentile; ``popularity_bias@k``: by how much that exceeds the percentile of what was bought.
     """
     bought = float(facts.percentile[targets].mean())
-    similarity = facts.similarity(lists)
+    similarity = _similarities(lists, facts, cutoffs)
     figures: dict[str, float] = {}
     for k in cutoffs:
         first = lists[:, :k]
         popularity = _mean(facts.percentile[first], first > 0)
         figures |= {
             f"novelty@{k}": _mean(facts.information[first], first > 0),
-            f"diversity@{k}": 1 - _mean(similarity[:, :k, :k], _pairs(first)),
+            f"diversity@{k}": 1 - _mean_of_some(similarity[k]),
             f"popularity@{k}": popularity,
             f"popularity_bias@{k}": popularity - bought,
         }
     return figures
+
+
+def _similarities(lists: NDArray[np.int64], facts: ItemFacts, cutoffs: tuple[int, ...]) -> dict[int, Floats]:
+    """Return the mean similarity of two of each user's first k items, NaN without two, shape (users,), for every k."""
+    found: dict[int, list[Floats]] = {k: [] for k in cutoffs}
+    for start in range(0, len(lists), USERS_AT_ONCE):
+        part = lists[start : start + USERS_AT_ONCE]
+        similarity = facts.similarity(part)
+        for k in cutoffs:
+            found[k].append(_means(similarity[:, :k, :k], _pairs(part[:, :k])))
+    return {k: np.concatenate(parts) for k, parts in found.items()}
 
 
 def _pairs(first: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -109,8 +122,18 @@ def _pairs(first: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _mean(values: Floats, counted: NDArray[np.bool_]) -> float:
     """Return the mean over users of the mean over what counts; users with nothing that counts are left out."""
+    return _mean_of_some(_means(values, counted))
+
+
+def _means(values: Floats, counted: NDArray[np.bool_]) -> Floats:
+    """Return each user's mean over what counts, NaN where nothing does, shape (users,)."""
     axes = tuple(range(1, values.ndim))
     number = counted.sum(axis=axes)
     total = np.where(counted, values, 0.0).sum(axis=axes)
-    some = number > 0
-    return float((total[some] / number[some]).mean()) if some.any() else float("nan")
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _mean_of_some(values: Floats) -> float:
+    """Return the mean of what is a number, NaN where nothing is."""
+    some = values[~np.isnan(values)]
+    return float(some.mean()) if len(some) else float("nan")

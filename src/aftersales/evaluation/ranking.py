@@ -18,6 +18,8 @@ from aftersales.runtime.events import PastEvent
 from aftersales.runtime.recommender import Recommender
 
 CUTOFFS = (5, 10, 20)
+# Scores in memory at a time; with what is made of them, each takes about 30 bytes.
+SCORES_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def evaluate_ranking(
         exclude_history: take the items of the history off the list. A target that stands in the history, such
             as a consumable bought again, then is a miss by definition: its rank is n_items.
         cutoffs: values of k for the lists and the coverage.
-        batch_size: users scored, and targets ranked, at once.
+        batch_size: users scored, and targets ranked, at once; fewer where the catalogue is large.
 
     Returns:
         Ranks and lists in which items of equal score come in the order of the catalogue, as they do when served.
@@ -82,6 +84,7 @@ def evaluate_ranking(
         raise DataError("there is no user to evaluate; give longer histories")
     if candidates is not None and not candidates[holdout.targets - 1].all():
         raise DataError("a target is not among the candidates; evaluate on targets that may be shown")
+    batch_size = min(batch_size, max(1, SCORES_AT_ONCE // _n_items(score, holdout)))
     rows, ranks, lists, n_candidates = holdout.rows, np.empty_like(holdout.targets), [], 0
     for start in range(0, len(holdout.histories), batch_size):
         histories = holdout.histories.select(start, start + batch_size)
@@ -102,6 +105,11 @@ def evaluate_ranking(
     shown = np.concatenate(lists)
     coverage = {k: len(np.setdiff1d(shown[:, :k], [0])) / n_candidates for k in cutoffs}
     return Ranking(ranks, coverage, shown, holdout.offsets)
+
+
+def _n_items(score: Scorer, holdout: Holdout) -> int:
+    """Return how many items a scorer scores."""
+    return int(score(holdout.histories.select(0, 1)).shape[1])
 
 
 def ranking_keys(scores: NDArray[np.float32]) -> NDArray[np.int64]:
