@@ -29,8 +29,8 @@ class Events(NamedTuple):
     Attributes:
         items: item indices, 0 for padding, int64 of shape (batch, length).
         kinds: numbers of the kinds of event, 0 for padding, int64 of that shape.
-        waits: bucket of the time from each event to the next or to the request, ``UNKNOWN_WAIT`` without times, int64 of that
-            shape.
+        waits: bucket of the time from each event to the next or to the request, ``UNKNOWN_WAIT`` without times, int64
+            of that shape.
     """
 
     items: Tensor
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         return normed
 
     def _seen(self, waits: Tensor) -> Tensor:
-        """Return the waits; while the network learns, those of some histories as unknown, as they may be in requests."""
+        """Return the waits; while the network learns, those of some histories are unknown, as in some requests."""
         if not self.training:
             return waits
         return waits.masked_fill(torch.rand(len(waits), 1, device=waits.device) < UNTIMED, UNKNOWN_WAIT)
