@@ -66,13 +66,11 @@ class ScoreRanker:
     def open(cls, folder: Path, threads: int) -> Self:
         """Open ``model.onnx``."""
         graph = _graph(folder, SCORE_GRAPH, threads)
-        return cls(graph.run(["scores"], _NOTHING._asdict())[0].shape[1], graph)
+        return cls(_run(graph, "scores", _NOTHING).shape[1], graph)
 
     def scores(self, inputs: Inputs) -> NDArray[np.float32]:
         """See ``Ranker``."""
-        (scores,) = self._graph.run(["scores"], inputs._asdict())
-        result: NDArray[np.float32] = scores
-        return result
+        return _run(self._graph, "scores", inputs)
 
     def best(self, inputs: Inputs, k: int, shown: NDArray[np.bool_] | None) -> Found:
         """See ``Ranker``."""
@@ -130,7 +128,7 @@ class StateRanker:
     def open(cls, folder: Path, threads: int) -> Self:
         """Open ``state.onnx``, the item vectors and the fallback."""
         ranker = cls(_graph(folder, STATE_GRAPH, threads), ItemIndex.read(folder), Fallback.read(folder))
-        (state,) = ranker._graph.run(["state"], _NOTHING._asdict())
+        state = _run(ranker._graph, "state", _NOTHING)
         sizes: Sequence[int] = [ranker.n_items, *map(len, (ranker._fallback.without_history, ranker._fallback.ranked))]
         if state.shape != (1, ranker._index.dimensions) or len(set(sizes)) > 1:
             raise ModelError(f"{folder}: state, item vectors and fallback do not fit; export the model again")
@@ -168,9 +166,7 @@ class StateRanker:
         return best_of(self._fallback.with_last(self._index.scores(state)), k, shown)
 
     def _states(self, inputs: Inputs) -> NDArray[np.float32]:
-        (states,) = self._graph.run(["state"], inputs._asdict())
-        result: NDArray[np.float32] = states
-        return result
+        return _run(self._graph, "state", inputs)
 
 
 def best_of(scores: NDArray[np.float32], k: int, shown: NDArray[np.bool_] | None) -> Found:
@@ -190,6 +186,18 @@ _NOTHING = Inputs(**{name: np.zeros((1, 1), np.float32 if name == "ages" else np
 
 def _graph(folder: Path, name: str, threads: int) -> onnxruntime.InferenceSession:
     graph = open_graph(folder / name, threads)
-    if {one.name for one in graph.get_inputs()} != set(Inputs._fields):
+    if _taken(graph) not in (set(Inputs._fields), {"history"}):  # older models know of no kinds and times
         raise ModelError(f"{folder}: the graph does not take {', '.join(Inputs._fields)}; export the model again")
     return graph
+
+
+def _taken(graph: onnxruntime.InferenceSession) -> set[str]:
+    return {one.name for one in graph.get_inputs()}
+
+
+def _run(graph: onnxruntime.InferenceSession, output: str, inputs: Inputs) -> NDArray[np.float32]:
+    """Return an output of a graph, given those of the inputs that it takes."""
+    taken = _taken(graph)
+    result: NDArray[np.float32]
+    (result,) = graph.run([output], {name: value for name, value in inputs._asdict().items() if name in taken})
+    return result

@@ -52,10 +52,10 @@ class Recommendations(BaseModel):
 
 
 class _Described(BaseModel):
-    """What the runtime needs of ``recommender.json``."""
+    """What the runtime needs of ``recommender.json``; older files do not name the kinds, which were these two."""
 
     max_history: int
-    event_kinds: list[EventKind] = Field(min_length=1)
+    event_kinds: list[EventKind] = Field(default=["buy", "service"], min_length=1)
     repurchase_days: dict[str, float] = {}
 
 

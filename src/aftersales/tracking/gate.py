@@ -189,5 +189,7 @@ def _compare_ranks(
 
 
 def history_of(row: dict[str, Any]) -> list[PastEvent]:
-    """Return the history in a row of a recommender's evidence."""
-    return [PastEvent(*event) for event in zip(row["history"], row["kinds"], row["days_ago"], strict=True)]
+    """Return the history in a row of a recommender's evidence; older rows say neither what was done nor when."""
+    unsaid = [None] * len(row["history"])
+    columns = row["history"], row.get("kinds", unsaid), row.get("days_ago", unsaid)
+    return [PastEvent(*event) for event in zip(*columns, strict=True)]
