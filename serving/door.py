@@ -22,6 +22,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HEADER = b"x-request-id"
+# In a request's scope: what to do once its answer has been sent; nothing of it is done for a refusal.
+SENT = "aftersales.sent"
 # Of a body that is too long this much is read and thrown away, so that an honest client sees the 413.
 MAX_DISCARDED_BYTES = 8 * MAX_BODY_BYTES
 MAX_PROBLEMS = 8
@@ -109,15 +111,22 @@ class Door:
         """Let the app work on one request, as long as there is room and time."""
         if len(self._work) >= self._max_concurrency:
             raise RefusedError(429, f"{self._max_concurrency} requests are in work; try again later")
-        late = answered = False
+        late = answered = good = False
+        once_sent: list[Callable[[], None]] = []
 
         async def send_in_time(message: Message) -> None:
-            nonlocal answered
-            if not late:
-                answered = True
-                await send(message)
+            nonlocal answered, good
+            if late:
+                return
+            answered = True
+            if message["type"] == "http.response.start":
+                good = message["status"] == 200
+            await send(message)
+            if good and message["type"] == "http.response.body" and not message.get("more_body", False):
+                for act in once_sent:
+                    act()
 
-        task = asyncio.ensure_future(self._app(scope, receive, send_in_time))
+        task = asyncio.ensure_future(self._app({**scope, SENT: once_sent}, receive, send_in_time))
         self._work.add(task)
         self._metrics.running.set(len(self._work))
         task.add_done_callback(self._finished)

@@ -1,14 +1,17 @@
 """The log of what was recommended to whom: one JSON line for each item shown, written beside the requests.
 
 A request only puts its rows into a queue. Where the disk cannot keep up, rows are dropped and counted and no request
-waits. The file is opened anew for each write, so that it can be moved away at any time.
+waits. The file is opened anew for each write, so that it can be moved away at any time; it belongs to one service. A
+write that fails is undone, so that every line is whole.
 """
 
 import json
 import logging
+import os
 import queue
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +23,8 @@ logger = logging.getLogger("bentoml.aftersales")
 # Answers that may wait to be written: at a hundred items each some tens of megabytes.
 CAPACITY = 2_000
 CLOSE_SECONDS = 10
+# A drop is warned of at most so often.
+WARNING_SECONDS = 60
 
 
 class Exposure(NamedTuple):
@@ -50,17 +55,22 @@ class Exposure(NamedTuple):
 class ExposureLog:
     """Adds rows to a file of JSON lines from a thread of its own.
 
+    Args:
+        path: the file.
+        capacity: answers that may wait.
+        count_dropped: told how many rows are dropped, each time.
+
     Raises:
         ConfigError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self, path: Path, capacity: int = CAPACITY, count_dropped: Callable[[int], None] = lambda _: None
+    ) -> None:
+        check_log(path)
         self.path = path
         self.dropped = 0
-        try:
-            path.open("a").close()
-        except OSError as error:
-            raise ConfigError(f"{LOG}: {path} cannot be written ({error.strerror}); name a file in a folder") from None
+        self._count_dropped, self._warned = count_dropped, -float(WARNING_SECONDS)
         self._waiting: queue.Queue[Sequence[Exposure] | None] = queue.Queue(capacity)
         self._thread = threading.Thread(target=self._write, name="exposures", daemon=True)
         self._thread.start()
@@ -90,12 +100,42 @@ class ExposureLog:
             rows = [row for answer in taken if answer is not None for row in answer]
             text = "".join(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
             try:
-                with self.path.open("a", encoding="utf-8") as stream:
-                    stream.write(text)
+                _append(self.path, text.encode())
             except OSError as error:
                 self._drop(len(rows), f"the file cannot be written, {error.strerror}")
 
     def _drop(self, rows: int, why: str) -> None:
-        if not self.dropped:
-            logger.warning("rows of %s are dropped: %s", LOG, why)
         self.dropped += rows
+        self._count_dropped(rows)
+        if time.monotonic() - self._warned >= WARNING_SECONDS:
+            self._warned = time.monotonic()
+            logger.warning("rows of %s are dropped, %d by now: %s", LOG, self.dropped, why)
+
+
+def check_log(path: Path) -> None:
+    """Check that rows can be added to a file.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"{LOG}: {path} cannot be written ({error.strerror}); name a file in a folder") from None
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Add whole lines to a file, or, as an error is raised, nothing."""
+    with path.open("a+b", buffering=0) as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":  # of a service that was killed: its half line must not take one of ours
+                lines = b"\n" + lines
+        try:
+            rest = memoryview(lines)
+            while rest:
+                rest = rest[stream.write(rest) or 0 :]
+        except OSError:
+            stream.truncate(end)
+            raise

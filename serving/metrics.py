@@ -27,6 +27,11 @@ class Metrics:
             buckets=BUCKETS,
             registry=self._registry,
         )
+        self.dropped = Counter(
+            "aftersales_exposures_dropped",
+            "Rows of the log of recommendations that could not be written",
+            registry=self._registry,
+        )
         self.running = Gauge("aftersales_requests_running", "Requests in work", registry=self._registry)
 
     def observe(self, path: str, status: int, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from aftersales.core.config import load
@@ -58,6 +59,7 @@ class Recommending:
         models: name -> what answers say of it.
         settings: the platform's files.
         draw: gives random numbers in [0, 1), for variants that explore.
+        count_dropped: told of rows that the log drops.
 
     Raises:
         ConfigError: a setting names a file that is wrong.
@@ -70,6 +72,7 @@ class Recommending:
         models: Mapping[str, ModelInfo],
         settings: Settings,
         draw: Callable[[], float] = random.random,
+        count_dropped: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._recommenders, self._models, self._draw = recommenders, models, draw
         catalogues = {name: one.items for name, one in recommenders.items()}
@@ -77,15 +80,22 @@ class Recommending:
         self._histories = UserHistories.open(settings.histories) if settings.histories else None
         self._experiment = read_experiment(settings.experiment, recommenders) if settings.experiment else None
         self._assigner = Assigner(self._experiment) if self._experiment else None
-        self._log = ExposureLog(settings.log) if settings.log else None
+        self._log = ExposureLog(settings.log, count_dropped=count_dropped) if settings.log else None
 
-    def answer(self, request: RecommendRequest, request_id: str, clock: float) -> RecommendResponse:
+    def answer(
+        self,
+        request: RecommendRequest,
+        request_id: str,
+        clock: float,
+        once_sent: Callable[[Callable[[], None]], None] = lambda act: act(),
+    ) -> RecommendResponse:
         """Answer one request.
 
         Args:
             request: as the protocol says.
             request_id: for the answer and the log.
             clock: the server's, in seconds since 1970-01-01 UTC.
+            once_sent: takes what is to be done once the answer has been sent: what nobody was shown is not logged.
 
         Raises:
             RefusedError: a filter names what the catalogue does not have (422), or a history is wanted and cannot be
@@ -97,22 +107,21 @@ class Recommending:
         places = ordered([item.score for item in found.items], request.k, variant.explore, self._draw())
         if self._log and request.user_id is not None:
             taken = exposed if exposed and exposed.assigned else None
-            self._log.add(
-                [
-                    Exposure(
-                        request_id=request_id,
-                        timestamp=round(clock, 3),
-                        user_id=request.user_id,
-                        experiment=taken.name if taken else None,
-                        variant=taken.variant if taken else None,
-                        position=position,
-                        item_id=found.items[place.rank].item_id,
-                        propensity=place.propensity,
-                        model_version=found.model_version,
-                    )
-                    for position, place in enumerate(places, 1)
-                ]
-            )
+            rows = [
+                Exposure(
+                    request_id=request_id,
+                    timestamp=round(clock, 3),
+                    user_id=request.user_id,
+                    experiment=taken.name if taken else None,
+                    variant=taken.variant if taken else None,
+                    position=position,
+                    item_id=found.items[place.rank].item_id,
+                    propensity=place.propensity,
+                    model_version=found.model_version,
+                )
+                for position, place in enumerate(places, 1)
+            ]
+            once_sent(partial(self._log.add, rows))
         return RecommendResponse(
             request_id=request_id,
             model=self._models[variant.recommender],

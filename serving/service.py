@@ -31,7 +31,7 @@ from aftersales.runtime.recommender import Recommender
 from aftersales.runtime.user_histories import UserHistories
 from serving.contents import Contents, Packaged
 from serving.docs import PATHS, endpoints, pages
-from serving.door import HEADER, Door, RefusedError
+from serving.door import HEADER, SENT, Door, RefusedError
 from serving.logs import withhold_texts
 from serving.metrics import Metrics
 from serving.recommending import Recommending, read_experiment
@@ -41,6 +41,7 @@ CONTENTS = Contents.read(Path(__file__).parent)
 # More requests than this at once are answered with 429.
 MAX_CONCURRENCY = 64
 TIMEOUT_SECONDS = 10
+METRICS = Metrics([*(one.route for one in endpoints(CONTENTS)), *PATHS])
 
 logger = logging.getLogger("bentoml.aftersales")
 
@@ -102,7 +103,8 @@ class Scoring:
         """Recommend what comes next."""
         assert self._recommending is not None  # else there is no such endpoint
         try:
-            return self._recommending.answer(request, _request_id(ctx), time.time())
+            once_sent = ctx.request.scope[SENT].append
+            return self._recommending.answer(request, _request_id(ctx), time.time(), once_sent)
         except RefusedError as refused:
             return cast(RecommendResponse, _refusal(refused, ctx))
 
@@ -117,7 +119,8 @@ def _recommending() -> Recommending:
     """Load every recommender of the Bento, and open what is set."""
     packaged = CONTENTS.recommenders
     loaded = {name: Recommender.load(_open(one)) for name, one in packaged.items()}
-    return Recommending(loaded, {name: one.model for name, one in packaged.items()}, Settings.read())
+    models = {name: one.model for name, one in packaged.items()}
+    return Recommending(loaded, models, Settings.read(), count_dropped=METRICS.dropped.inc)
 
 
 def _refusal(refused: RefusedError, context: bentoml.Context) -> JSONResponse:
@@ -159,15 +162,14 @@ def _service() -> bentoml.Service[Scoring]:
         envs=[{"name": "BENTOML_DO_NOT_TRACK", "value": "True"}],
     )(Scoring)
     requests = {one.route: one.request for one in endpoints(CONTENTS)}
-    metrics = Metrics([*requests, *PATHS])
     service.add_asgi_middleware(
         Door,
         requests=requests,
-        metrics=metrics,
+        metrics=METRICS,
         max_concurrency=MAX_CONCURRENCY,
         timeout_seconds=TIMEOUT_SECONDS,
     )
-    service.mount_asgi_app(pages(CONTENTS, metrics, lambda: str(service.bento.tag) if service.bento else "not built"))
+    service.mount_asgi_app(pages(CONTENTS, METRICS, lambda: str(service.bento.tag) if service.bento else "not built"))
     return service
 
 

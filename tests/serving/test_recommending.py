@@ -1,7 +1,9 @@
 """What a platform asks of /v1/recommend: by user, with filters and reasons, in an experiment, with a log."""
 
 import json
+import resource
 import time
+from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -277,6 +279,49 @@ def test_the_log_keeps_what_it_took_drops_what_it_cannot_and_survives_a_move(tmp
     full.close()
     kept = len((tmp_path / "full.jsonl").read_text().splitlines())
     assert kept + full.dropped == 6000 and kept % 3 == 0
+
+
+def test_a_write_that_fails_leaves_no_half_line_and_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, counted = tmp_path / "shown.jsonl", list[int]()
+    path.write_text('{"request_id": "of a service that was killed')
+
+    def wait_for(drops: int) -> None:
+        deadline = time.monotonic() + 10
+        while len(counted) < drops and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(counted) == drops
+
+    log = ExposureLog(path, count_dropped=counted.append)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))  # a disk that is full half-way
+    try:
+        log.add([exposure(number) for number in range(9)])
+        wait_for(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.add([exposure(9)])
+    log.close()
+    assert log.dropped == sum(counted) == 9
+    last = path.read_text(encoding="utf-8").splitlines()[1:]
+    assert [json.loads(line)["request_id"] for line in last] == ["r9"]
+    assert "9 by now: the file cannot be written" in caplog.text
+
+
+def test_what_is_not_sent_is_not_logged(models: dict[str, Path], tmp_path: Path) -> None:
+    recommender = Recommender.load(models["recommendation"])
+    info = ModelInfo(name="recommendation", version=recommender.version, data_version="d")
+    path = tmp_path / "shown.jsonl"
+    recommending = Recommending({"champion": recommender}, {"champion": info}, Settings(log=path))
+    once_sent = list[Callable[[], None]]()
+    for number in range(2):
+        request = RecommendRequest(user_id=f"u{number}", history=[], k=3)
+        recommending.answer(request, f"r{number}", 1.0, once_sent.append)
+    once_sent[1]()
+    recommending.close()
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["request_id"] for row in rows] == ["r1"] * 3
 
 
 def test_every_request_answers_the_same_without_chance(models: dict[str, Path], tmp_path: Path) -> None:

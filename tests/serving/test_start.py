@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from serving.contents import Contents
-from serving.door import Door, Message, Receive, Send
+from serving.door import SENT, Door, Message, Receive, Send
 from serving.launch import running_bento
 from serving.logs import WithholdTexts
 from serving.metrics import Metrics
@@ -146,6 +146,38 @@ def test_overload_and_delay_are_answered_in_the_shape_of_every_refusal() -> None
         assert (await ask(hasty))[0] == 504
 
     asyncio.run(everything())
+
+
+def test_what_waits_for_an_answer_is_done_once_it_is_sent_and_good() -> None:
+    done = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        request = await receive()
+        text, status, seconds = json.loads(request["body"])["texts"]
+        scope[SENT].append(lambda: done.append(text))
+        await asyncio.sleep(float(seconds))
+        await send({"type": "http.response.start", "status": int(status), "headers": []})
+        assert text not in done
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(door: Door, *texts: str) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": json.dumps({"texts": texts}).encode(), "more_body": False}
+
+        async def send(message: Message) -> None:
+            pass
+
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-type", b"application/json")]}
+        await door(scope, receive, send)
+
+    async def everything() -> None:
+        door = Door(app, {"/x": ScoreRequest}, Metrics(["/x"]), max_concurrency=9, timeout_seconds=0.1)
+        for texts in (("good", "200", "0"), ("failed", "500", "0"), ("late", "200", "0.3")):
+            await ask(door, *texts)
+        await asyncio.sleep(0.5)
+
+    asyncio.run(everything())
+    assert done == ["good"]
 
 
 def test_the_door_lets_other_protocols_through() -> None:
