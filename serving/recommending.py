@@ -1,7 +1,9 @@
 """Behind /v1/recommend: whose history, which variant, what may be shown, and what is written down of it."""
 
+import logging
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from serving.exposures import Exposure, ExposureLog
 from serving.settings import EXPERIMENT, HISTORIES, Settings
 from serving.shop import Shop
 
+logger = logging.getLogger("bentoml.aftersales")
 _PLAIN = Variant(name=CHAMPION, weight=1.0)
 _NO_STORE = (
     f"this service keeps no histories: set {HISTORIES} to a file that `aftersales histories build` writes, or send "
@@ -103,7 +106,8 @@ class Recommending:
         """
         variant, exposed = self._variant(request.user_id)
         known_user, history = self._history(request, clock)
-        found = self._recommended(request, history, variant)
+        had = self._had(request, clock) if known_user else []
+        found = self._recommended(request, history, had, variant)
         places = ordered([item.score for item in found.items], request.k, variant.explore, self._draw())
         if self._log and request.user_id is not None:
             taken = exposed if exposed and exposed.assigned else None
@@ -127,7 +131,8 @@ class Recommending:
             model=self._models[variant.recommender],
             results=[found.items[place.rank] for place in places],
             reason=found.reason,
-            unknown=found.unknown,
+            # Of the request alone: a caller who names a user is not told what the store holds of them.
+            unknown=[item for item in found.unknown if item in {one.item_id for one in request.history}],
             known_user=known_user,
             experiment=exposed,
         )
@@ -154,18 +159,39 @@ class Recommending:
             raise RefusedError(503, f"user_id: {_NO_STORE}", [Problem(field="user_id", problem=_NO_STORE)])
         try:
             stored = self._histories.events(request.user_id, request.moment(clock), MAX_HISTORY)
-        except ModelError:
-            raise RefusedError(503, f"the stored histories cannot be read; mend {HISTORIES}, or send history") from None
+        except ModelError as error:
+            if "history" in request.model_fields_set:
+                logger.warning("answered by the request's history alone: %s", error)
+                return None, joined([], given)
+            raise _unread(error) from None
         return stored is not None, joined(stored or [], given)
 
-    def _recommended(self, request: RecommendRequest, history: list[PastEvent], variant: Variant) -> Recommendations:
+    def _had(self, request: RecommendRequest, clock: float) -> list[str]:
+        """Return what must not be shown of what the store says the user had, which may be more than the history."""
+        if not request.exclude_seen or self._histories is None or request.user_id is None:
+            return []
+        try:
+            return self._histories.bought(request.user_id, request.moment(clock))
+        except ModelError as error:
+            raise _unread(error) from None
+
+    def _recommended(
+        self, request: RecommendRequest, history: list[PastEvent], had: list[str], variant: Variant
+    ) -> Recommendations:
         recommender = self._recommenders[variant.recommender]
         if request.kind is not None and request.kind not in recommender.items.kinds.words:
             return Recommendations(items=[], reason="popularity", unknown=[], model_version=recommender.version)
         k = max(request.k, CANDIDATES) if variant.explore else request.k
         filters = request.filters(self._shop.among(variant.recommender, request.in_stock))
+        filters = replace(filters, exclude_items=[*filters.exclude_items, *had])
         try:
             return recommender.recommend(history, k, filters)
         except FilterError as error:
             problem = Problem(field=error.field, problem=error.problem)
             raise RefusedError(422, f"{error.field}: {error.problem}", [problem]) from None
+
+
+def _unread(error: ModelError) -> RefusedError:
+    """Return the refusal of a store that cannot be read; why it cannot is for the log."""
+    logger.warning("answered with 503: %s", error)
+    return RefusedError(503, f"the stored histories cannot be read; mend {HISTORIES}, or send history")

@@ -54,11 +54,27 @@ def test_a_build_counts_what_it_leaves_out(tmp_path: Path, ending: str) -> None:
 def test_events_come_oldest_first_and_equal_times_as_written(built: UserHistories) -> None:
     events = [PastEvent("P9", "buy", 3.0), PastEvent("P2", "buy", 1.0), PastEvent("P1", "view", 1.0)]
     assert built.events("甲", NOW, 10) == events
-    assert built.events("甲", NOW, 2) == events[1:]
+    assert built.events("甲", NOW, 1) == events[1:], "the last of each kind"
     assert built.events("甲", NOW - 2 * DAY, 10) == [PastEvent("P9", "buy", 1.0)], "what is later had not happened"
     assert built.events("甲", 1, 10) == [], "known, with nothing yet"
     assert built.events("丙", NOW, 10) is None
     assert built.events("' OR 1=1 --", NOW, 10) is None
+
+
+def test_views_do_not_push_out_what_was_bought(tmp_path: Path) -> None:
+    views = [{**ROWS[1], "item_id": f"V{number}", "timestamp": NOW - number} for number in range(50)]
+    build_histories(table(tmp_path / "events.jsonl", [*ROWS, *views]), tmp_path / "h.sqlite", Columns(), NOW)
+    found = UserHistories.open(tmp_path / "h.sqlite")
+    assert [(event.item_id, event.kind) for event in found.events("甲", NOW, 3) or []] == [
+        ("P9", "buy"),
+        ("P2", "buy"),
+        ("V2", "view"),
+        ("V1", "view"),
+        ("V0", "view"),
+    ]
+    assert sorted(found.bought("甲", NOW)) == ["P2", "P9"] and found.bought("甲", NOW - 2 * DAY) == ["P9"]
+    assert found.bought("乙", NOW) == ["P1"], "returned, so it was bought"
+    assert found.bought("丙", NOW) == []
 
 
 def test_a_new_build_is_seen_at_once_and_a_failed_one_leaves_the_old(built: UserHistories, tmp_path: Path) -> None:

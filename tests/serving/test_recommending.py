@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving.door import RefusedError
 from serving.exposures import Exposure, ExposureLog
 from serving.recommending import Recommending, read_experiment
 from serving.settings import VARIABLES, Settings, absolute
@@ -16,10 +17,13 @@ from serving.shop import Shop
 from tests.serving.conftest import NOW, Platform, Served
 
 from aftersales.core.errors import ConfigError
+from aftersales.corpora.history_store import build_histories
+from aftersales.corpora.interaction_tables import Columns
+from aftersales.corpora.interactions import Event
 from aftersales.runtime.assignment import Assigner, Experiment, Experiments
 from aftersales.runtime.catalogue import Catalogue, CatalogueItem
 from aftersales.runtime.events import DAY
-from aftersales.runtime.protocol import ModelInfo, RecommendRequest
+from aftersales.runtime.protocol import MAX_HISTORY, ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
 
 MARKER = "机密13800138000秘密"
@@ -47,7 +51,9 @@ def test_an_unknown_user_gets_what_is_popular_and_is_told_so(platform: Platform)
     assert (body["known_user"], body["reason"]) == (False, "popularity")
     assert {one["reason"]["code"] for one in body["results"]} == {"popularity"}
     gone = platform.recommend(user_id="乙").json()
-    assert (gone["known_user"], gone["reason"], gone["unknown"]) == (True, "popularity", ["gone"])
+    assert (gone["known_user"], gone["reason"], gone["unknown"]) == (True, "popularity", [])
+    both = platform.recommend(user_id="乙", history=["went"]).json()
+    assert both["unknown"] == ["went"], "what is stored is not told"
 
 
 def test_what_a_request_says_comes_after_what_is_stored(platform: Platform) -> None:
@@ -307,6 +313,44 @@ def test_a_write_that_fails_leaves_no_half_line_and_is_counted(
     last = path.read_text(encoding="utf-8").splitlines()[1:]
     assert [json.loads(line)["request_id"] for line in last] == ["r9"]
     assert "9 by now: the file cannot be written" in caplog.text
+
+
+def store(path: Path, events: list[Event]) -> Settings:
+    rows = "".join(json.dumps(event._asdict(), ensure_ascii=False) + "\n" for event in events)
+    (path / "events.jsonl").write_text(rows, encoding="utf-8")
+    build_histories(path / "events.jsonl", path / "histories.sqlite", Columns(), NOW)
+    return Settings(histories=path / "histories.sqlite")
+
+
+def plain(models: dict[str, Path], settings: Settings) -> Recommending:
+    recommender = Recommender.load(models["recommendation"])
+    info = ModelInfo(name="recommendation", version=recommender.version, data_version="d")
+    return Recommending({"champion": recommender}, {"champion": info}, settings)
+
+
+def test_what_was_bought_counts_however_much_was_seen_since(models: dict[str, Path], tmp_path: Path) -> None:
+    views = [Event("甲", "P002", "view", NOW - 5000 + number) for number in range(MAX_HISTORY)]
+    bought = [Event("甲", "P004", "buy", NOW - 9 * DAY + number) for number in range(MAX_HISTORY)]
+    early = [Event("甲", "P001", "buy", NOW - 10 * DAY)]
+    recommending = plain(models, store(tmp_path, [*early, *bought, *views]))
+    answer = recommending.answer(RecommendRequest(user_id="甲", k=100, exclude_seen=True), "r", NOW)
+    assert (answer.known_user, answer.reason) == (True, "history")
+    shown = {item.item_id for item in answer.results}
+    assert "P002" in shown and not {"P001", "P004"} & shown
+
+
+def test_a_store_that_breaks_leaves_the_history_of_the_request(
+    models: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = store(tmp_path, [Event("甲", "P001", "buy", NOW - DAY)])
+    recommending = plain(models, settings)
+    (tmp_path / "histories.sqlite").write_bytes(b"spoilt")
+    answer = recommending.answer(RecommendRequest(user_id="甲", history=["P003"], exclude_seen=True), "r", NOW)
+    assert (answer.known_user, answer.reason) == (None, "history")
+    assert "P003" not in {item.item_id for item in answer.results}
+    with pytest.raises(RefusedError, match="mend AFTERSALES_HISTORIES, or send history"):
+        recommending.answer(RecommendRequest(user_id="甲"), "r", NOW)
+    assert caplog.text.count("histories.sqlite cannot be read as histories (file is not a database)") == 2
 
 
 def test_what_is_not_sent_is_not_logged(models: dict[str, Path], tmp_path: Path) -> None:

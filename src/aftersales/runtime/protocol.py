@@ -243,8 +243,8 @@ class RecommendResponse(BaseModel):
         model: which model answered.
         results: fewer than asked for where there are no more.
         reason: ``history``, or ``popularity`` where nothing of the history is known to the model.
-        unknown: item ids of the history that the model does not know, which were ignored.
-        known_user: whether the store knows the user; null where it was not asked.
+        unknown: item ids of the request's history that the model does not know, which were ignored.
+        known_user: whether the store knows the user; null where it was not asked or could not be read.
         experiment: the experiment that is running; null where there is none.
     """
 

@@ -5,14 +5,15 @@ the old one, is seen by the next request, and threads share nothing.
 """
 
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
 
 from aftersales.core.errors import ModelError
 from aftersales.runtime.events import DAY, EventKind, PastEvent
+from aftersales.runtime.filters import NOT_BOUGHT
 
 # Written into the header of the file, so that another database is not taken for one of ours.
 APPLICATION, FORMAT = 0x41534148, 1
@@ -26,9 +27,15 @@ CREATE TABLE events (
   PRIMARY KEY (user_id, timestamp, item_id, kind)
 ) WITHOUT ROWID
 """
+# Of each kind the last: thousands of views must not push out the few purchases that a model may know alone.
 _LATEST = """
-SELECT item_id, kind, timestamp FROM events
-WHERE user_id = ? AND timestamp <= ? ORDER BY timestamp DESC, place DESC LIMIT ?
+SELECT item_id, kind, timestamp FROM (
+  SELECT *, row_number() OVER (PARTITION BY kind ORDER BY timestamp DESC, place DESC) AS nth
+  FROM events WHERE user_id = ? AND timestamp <= ?
+) WHERE nth <= ? ORDER BY timestamp, place
+"""
+_BOUGHT = """
+SELECT DISTINCT item_id FROM events WHERE user_id = ? AND timestamp <= ? AND kind NOT IN (?, ?)
 """
 _KNOWN = "SELECT 1 FROM events WHERE user_id = ? LIMIT 1"
 _KINDS = frozenset(get_args(EventKind))
@@ -52,27 +59,42 @@ class UserHistories:
         return histories
 
     def events(self, user_id: str, now: float, most: int) -> list[PastEvent] | None:
-        """Return the last events of a user, oldest first, or None where the file does not know the user.
+        """Return the last events of each kind of a user, oldest first, or None where the file does not know the user.
 
         What is later than ``now`` has not happened yet and is left out.
 
         Args:
             user_id: who.
             now: the moment of the request, in seconds since 1970-01-01 UTC.
-            most: how many events at most.
+            most: how many events of each kind at most.
 
         Raises:
             ModelError: the file is missing, damaged, or something else.
         """
+        with self._opened() as store:
+            rows = store.execute(_LATEST, (user_id, int(now), most)).fetchall()
+            if not rows and store.execute(_KNOWN, (user_id,)).fetchone() is None:
+                return None
+        return [PastEvent(item, kind, (now - at) / DAY) for item, kind, at in rows if kind in _KINDS]
+
+    def bought(self, user_id: str, now: float) -> list[str]:
+        """Return every item that a user had by ``now``, however long ago: all but what was only looked at.
+
+        Raises:
+            ModelError: the file is missing, damaged, or something else.
+        """
+        with self._opened() as store:
+            return [item for (item,) in store.execute(_BOUGHT, (user_id, int(now), *NOT_BOUGHT))]
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """Open the file for one question."""
         try:
             with closing(sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)) as store:
                 self._check(store)
-                rows = store.execute(_LATEST, (user_id, int(now), most)).fetchall()
-                if not rows and store.execute(_KNOWN, (user_id,)).fetchone() is None:
-                    return None
+                yield store
         except sqlite3.Error as error:
             raise ModelError(f"{self.path} cannot be read as histories ({error}); {_WAY_OUT}") from None
-        return [PastEvent(item, kind, (now - at) / DAY) for item, kind, at in reversed(rows) if kind in _KINDS]
 
     def _check(self, store: sqlite3.Connection) -> None:
         (application,), (version,) = (
