@@ -39,6 +39,9 @@ class Exposure(NamedTuple):
         item_id: what.
         propensity: the chance with which this item was shown at this place.
         model_version: of the recommender.
+        rank: from 1, where the item stands in the order without chance.
+        candidates: id and score of the best items, best first, of which a variant that explores may show any first; in
+            the row of the first place only, as they are those of the whole answer.
     """
 
     request_id: str
@@ -50,6 +53,8 @@ class Exposure(NamedTuple):
     item_id: str
     propensity: float
     model_version: str
+    rank: int
+    candidates: list[tuple[str, float]] | None
 
 
 class ExposureLog:

@@ -111,6 +111,7 @@ class Recommending:
         places = ordered([item.score for item in found.items], request.k, variant.explore, self._draw())
         if self._log and request.user_id is not None:
             taken = exposed if exposed and exposed.assigned else None
+            best = [(item.item_id, item.score) for item in found.items[:CANDIDATES]]
             rows = [
                 Exposure(
                     request_id=request_id,
@@ -122,6 +123,8 @@ class Recommending:
                     item_id=found.items[place.rank].item_id,
                     propensity=place.propensity,
                     model_version=found.model_version,
+                    rank=place.rank + 1,
+                    candidates=best if position == 1 else None,
                 )
                 for position, place in enumerate(places, 1)
             ]

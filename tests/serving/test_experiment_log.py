@@ -13,6 +13,7 @@ from tests.serving.conftest import EXPERIMENT, Platform
 from tests.serving.test_recommending import experiment_file, rows_of
 
 from aftersales.cli.main import cli
+from aftersales.runtime.exploring import ordered
 from aftersales.runtime.protocol import ModelInfo, RecommendRequest
 from aftersales.runtime.recommender import Recommender
 
@@ -36,14 +37,40 @@ def test_a_served_log_is_read_by_both_commands(platform: Platform, tmp_path: Pat
         assert platform.recommend(user_id=user, k=3).status_code == 200
         rows += rows_of(platform.log, user, 3)
     assert len(rows) == 3 * USERS
-    joined = [{**row, "reward": row["position"] == 1, "target_propensity": row["propensity"]} for row in rows]
+    # The policy to be judged: the same order without chance.
+    joined = [
+        {**row, "reward": row["position"] == 1, "target_propensity": float(row["rank"] == row["position"])}
+        for row in rows
+    ]
     log = written(tmp_path / "joined.jsonl", joined)
     report = run("offpolicy", log)
     assert (report["rows"], report["users"], report["left_out"]) == (3 * USERS, USERS, {})
-    assert report["weight"] == pytest.approx(1) and report["estimates"]["ips"]["value"] == pytest.approx(1 / 3)
+    low, high = report["weight_interval"]
+    assert low - 0.1 <= 1 <= high + 0.1 and report["estimates"]["snips"]["value"] == pytest.approx(1 / 3, abs=0.1)
+    today = [row for row in joined if row["variant"] == "today"]
+    assert {row["target_propensity"] for row in today} == {1.0}, "what leaves nothing to chance is this policy"
+    assert {row["target_propensity"] for row in joined} == {0.0, 1.0}
     (tmp_path / "experiment.yaml").write_text(EXPERIMENT, encoding="utf-8")
     read = run("read", log, "--config", tmp_path / "experiment.yaml", "--metric", "reward")
     assert sum(read["users"].values()) == USERS
+
+
+def test_another_order_of_the_candidates_can_be_judged_by_the_log_alone(platform: Platform, tmp_path: Path) -> None:
+    rows = []
+    for number in range(3 * USERS):
+        user = f"序{number}"
+        if platform.recommend(user_id=user, k=1).json()["experiment"]["variant"] == "backwards":
+            rows += rows_of(platform.log, user, 1)
+    for row in rows:
+        scores = [score for _, score in row["candidates"]]
+        chance = {place.rank: place.propensity for place in (ordered(scores, 1, 1.0, n / 5000)[0] for n in range(5000))}
+        assert row["propensity"] == pytest.approx(chance[row["rank"] - 1]), "at the temperature that was served"
+        # The policy to be judged shows the second of the candidates first.
+        row["target_propensity"] = float(row["candidates"][1][0] == row["item_id"])
+        row["reward"] = row["rank"] == 2
+    report = run("offpolicy", written(tmp_path / "joined.jsonl", rows))
+    low, high = report["weight_interval"]
+    assert low - 0.2 <= 1 <= high + 0.2 and report["estimates"]["snips"]["value"] == pytest.approx(1)
 
 
 def test_the_logged_chances_tell_what_the_order_without_chance_would_have_earned(
@@ -64,7 +91,8 @@ def test_the_logged_chances_tell_what_the_order_without_chance_would_have_earned
     assert len(rows) == CAPACITY
     for row in rows:
         row["reward"] = worth[row["item_id"]]
-        row["target_propensity"] = float(best[row["position"] - 1] == row["item_id"])
+        row["target_propensity"] = float(row["rank"] == row["position"])
+        assert (best[row["position"] - 1] == row["item_id"]) == (row["rank"] == row["position"])
     report = run("offpolicy", written(tmp_path / "joined.jsonl", rows))
     low, high = report["weight_interval"]
     assert low - 0.05 <= 1 <= high + 0.05

@@ -206,6 +206,10 @@ def test_what_is_shown_to_a_user_is_logged_with_its_chance(platform: Platform) -
             assert {row["propensity"] for row in rows} == {1.0}
         else:
             assert all(0 < row["propensity"] < 1 for row in rows)
+        best = rows[0]["candidates"]
+        assert len(best) == (10 if name == "backwards" else 4) and [row["candidates"] for row in rows[1:]] == [None] * 3
+        assert [best[row["rank"] - 1][0] if row["rank"] <= len(best) else None for row in rows] == ids(answer)
+        assert [score for _, score in best] == sorted((score for _, score in best), reverse=True)
     firsts = {ids(platform.recommend(user_id=users["backwards"], k=1))[0] for _ in range(40)}
     assert 2 <= len(firsts) <= 10
 
@@ -261,7 +265,7 @@ def test_item_lists_that_cannot_be_used_end_the_start_and_later_only_warn(
 
 
 def exposure(number: int) -> Exposure:
-    return Exposure(f"r{number}", 1.0, "甲", None, None, 1, "P1", 1.0, "v")
+    return Exposure(f"r{number}", 1.0, "甲", None, None, 1, "P1", 1.0, "v", 1, None)
 
 
 def test_the_log_keeps_what_it_took_drops_what_it_cannot_and_survives_a_move(tmp_path: Path) -> None:
