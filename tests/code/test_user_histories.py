@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from aftersales.cli.main import cli
-from aftersales.core.errors import ConfigError, DataError, ModelError
+from aftersales.core.errors import ConfigError, DataError, ModelError, StorageError
 from aftersales.corpora.history_store import Built, build_histories
 from aftersales.corpora.interaction_tables import Columns
 from aftersales.runtime.events import DAY, PastEvent
@@ -78,7 +78,7 @@ def test_views_do_not_push_out_what_was_bought(tmp_path: Path) -> None:
 
 
 def test_a_new_build_is_seen_at_once_and_a_failed_one_leaves_the_old(built: UserHistories, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: column 'kind': unknown event kind 'by'"):
+    with pytest.raises(DataError, match=r"line 2: column 'kind': kind 'by'.*map it with --kind WRITTEN=KIND"):
         build_histories(table(tmp_path / "bad.jsonl", [ROWS[0], {**ROWS[1], "kind": "by"}]), built.path, Columns(), NOW)
     assert built.events("乙", NOW, 10) == [PastEvent("P1", "return", 0.0)]
     build_histories(table(tmp_path / "new.jsonl", ROWS[:1]), built.path, Columns(), NOW)
@@ -91,6 +91,13 @@ def test_a_place_that_is_wrong_is_refused(tmp_path: Path, name: str) -> None:
     source = table(tmp_path / "events.jsonl", ROWS).rename(tmp_path / "events.db")
     with pytest.raises(DataError, match=r"no place for histories; name a file that ends in \.sqlite"):
         build_histories(source, tmp_path / name, Columns(), NOW)
+
+
+@pytest.mark.parametrize("place", ["events.jsonl/h.sqlite", "events.jsonl/deeper/h.sqlite"])
+def test_a_place_below_a_file_is_refused(tmp_path: Path, place: str) -> None:
+    source = table(tmp_path / "events.jsonl", ROWS)
+    with pytest.raises(StorageError, match=r"h\.sqlite cannot be written .*choose another place"):
+        build_histories(source, tmp_path / place, Columns(), NOW)
 
 
 def test_nothing_but_the_future_is_refused(tmp_path: Path) -> None:

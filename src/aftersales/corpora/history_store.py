@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from aftersales.corpora.interactions import Event
 from aftersales.runtime.user_histories import SCHEMA
 
 NAMING = "--user-column, --item-column, --time-column or --kind-column"
+MAPPING = "--kind WRITTEN=KIND"
 ENDINGS = (".sqlite", ".sqlite3", ".db")
 _INSERT = "INSERT OR IGNORE INTO events (user_id, timestamp, item_id, kind, place, detail) VALUES (?, ?, ?, ?, ?, ?)"
 _CHUNK = 10_000
@@ -56,10 +57,10 @@ def build_histories(source: Path, target: Path, columns: Columns, now: float) ->
     """
     if target.suffix not in ENDINGS or target.resolve() == source.resolve():
         raise DataError(f"{target} is no place for histories; name a file that ends in {ENDINGS[0]}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
         built = _written(aside, source, columns, now)
         if not built.events:
             raise DataError(f"{source}: every event is later than now; give timestamps in seconds UTC")
@@ -71,7 +72,8 @@ def build_histories(source: Path, target: Path, columns: Columns, now: float) ->
     except (sqlite3.OperationalError, OSError) as error:
         raise unwritable(target, error) from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # below a file there is nothing to remove
+            aside.unlink(missing_ok=True)
     return built
 
 
@@ -80,7 +82,7 @@ def _written(path: Path, source: Path, columns: Columns, now: float) -> Built:
 
     def rows() -> Iterator[tuple[Any, ...]]:
         nonlocal future, read
-        for place, (_, event) in enumerate(read_events(source, columns, NAMING)):
+        for place, (_, event) in enumerate(read_events(source, columns, NAMING, MAPPING)):
             if event.timestamp > now:
                 future += 1
             else:

@@ -13,6 +13,7 @@ from aftersales.corpora.tables import read_rows
 from aftersales.runtime.events import EVENT_KINDS, EventKind
 
 EVENT_COLUMNS = "data.user_column=…, data.item_column=…, data.time_column=… or data.kind_column=…"
+KIND_MAP = "data.kind_map"
 # Outside of these years a timestamp is taken for one in other units.
 EARLIEST, LATEST = datetime(1980, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
@@ -54,7 +55,7 @@ def read_interactions(events: Path, items: Path | None = None, columns: Columns 
     catalogue = read_items(items) if items else None
     known = {item.item_id for item in catalogue} if catalogue is not None else None
     found = []
-    for line, event in read_events(events, columns or Columns(), EVENT_COLUMNS):
+    for line, event in read_events(events, columns or Columns(), EVENT_COLUMNS, KIND_MAP):
         if known is not None and event.item_id not in known:
             where = f"{events} line {line}"
             raise DataError(f"{where}: item {event.item_id!r} is not in {items}; add it there or remove the row")
@@ -64,20 +65,21 @@ def read_interactions(events: Path, items: Path | None = None, columns: Columns 
     return Interactions.of(catalogue, found)
 
 
-def read_events(path: Path, columns: Columns, naming: str) -> Iterator[tuple[int, Event]]:
+def read_events(path: Path, columns: Columns, naming: str, mapping: str) -> Iterator[tuple[int, Event]]:
     """Yield (line number, event) of a table with a row an event, in constant memory.
 
     Args:
         path: the table.
         columns: names of its columns.
         naming: the options by which a user says what a column is called, for errors.
+        mapping: likewise what the table calls a kind.
 
     Raises:
         DataError: as ``read_interactions`` says of events.
     """
     required = (columns.user, columns.item, columns.time, *([columns.kind] if columns.kind else []))
     for line, row in read_rows(path, required, naming):
-        yield line, _event(row, columns, f"{path} line {line}")
+        yield line, _event(row, columns, mapping, f"{path} line {line}")
 
 
 def read_items(path: Path) -> list[Item]:
@@ -96,13 +98,13 @@ def read_items(path: Path) -> list[Item]:
     return list(found.values())
 
 
-def _event(row: Mapping[str, Any], columns: Columns, where: str) -> Event:
+def _event(row: Mapping[str, Any], columns: Columns, mapping: str, where: str) -> Event:
     written = "buy" if columns.kind is None else _text(row.get(columns.kind))
     kind = columns.kinds.get(written, written)
     if kind not in EVENT_KINDS:
         raise DataError(
             f"{where}: column {columns.kind!r}: unknown event kind {kind!r}{nearest(kind, EVENT_KINDS)}; "
-            "or map it with data.kind_map"
+            f"or map it with {mapping}"
         )
     return Event(
         user_id=_required(row, columns.user, where),
