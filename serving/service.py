@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from aftersales.core.errors import AftersalesError
+from aftersales.runtime.catalogue import Catalogue
 from aftersales.runtime.classifier import Classifier
 from aftersales.runtime.protocol import (
     ErrorResponse,
@@ -32,10 +33,12 @@ from aftersales.runtime.user_histories import UserHistories
 from serving.contents import Contents, Packaged
 from serving.docs import PATHS, endpoints, pages
 from serving.door import HEADER, SENT, Door, RefusedError
+from serving.exposures import check_log
 from serving.logs import withhold_texts
 from serving.metrics import Metrics
 from serving.recommending import Recommending, read_experiment
 from serving.settings import Settings
+from serving.shop import Shop
 
 CONTENTS = Contents.read(Path(__file__).parent)
 # More requests than this at once are answered with 429.
@@ -65,6 +68,11 @@ def _check_models() -> None:
             UserHistories.open(settings.histories)
         if settings.experiment:
             read_experiment(settings.experiment, CONTENTS.recommenders)
+        if settings.allowed_items or settings.out_of_stock:
+            catalogues = {name: Catalogue.read(_open(one)) for name, one in CONTENTS.recommenders.items()}
+            Shop(settings.allowed_items, settings.out_of_stock, catalogues)
+        if settings.log:
+            check_log(settings.log)
     except AftersalesError as error:
         raise SystemExit(f"the service does not start: {error}") from None
 

@@ -19,42 +19,58 @@ Mask = NDArray[np.bool_]
 class ItemFile:
     """A file of item ids, one a line, UTF-8, read anew when it has changed; safe to share between threads.
 
+    A change that would be refused at the start leaves the list read before in force, and is told once in the log.
+
     Args:
         path: the file.
         variable: the setting that names it, for errors.
         catalogues: recommender -> its items.
+        needed: whether the file must list an item of each recommender.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or lists no item where it is ``needed``.
     """
 
-    def __init__(self, path: Path, variable: str, catalogues: Mapping[str, Catalogue]) -> None:
-        self._path, self._variable, self._catalogues = path, variable, catalogues
+    def __init__(self, path: Path, variable: str, catalogues: Mapping[str, Catalogue], needed: bool = False) -> None:
+        self._path, self._variable, self._catalogues, self._needed = path, variable, catalogues, needed
         self._lock = threading.Lock()
-        self._stamp: tuple[int, ...] | None = None
-        self._masks: dict[str, Mask] = {}
-        try:
-            self._read()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}: {path} cannot be read ({error}); name a file of item ids") from None
+        # Of the file as it was last read, whether it could be used or not: what is damaged is not read at each request.
+        self._stamp = self._stamp_now()
+        self._masks = self._read()
 
     def mask(self, recommender: str) -> Mask:
         """Return which items of a recommender the file lists, bool of shape (n_items,)."""
         with self._lock:
-            try:
-                self._read()
-            except (OSError, UnicodeDecodeError) as error:
-                # A list that is being replaced must not stop the answers: the last one stays in force.
-                logger.warning("%s cannot be read (%s): the list read before stays", self._variable, type(error))
+            stamp = self._stamp_now()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._masks = self._read()
+                except ConfigError as error:
+                    logger.warning("the list read before stays in force: %s", error)
             return self._masks[recommender]
 
-    def _read(self) -> None:
-        seen = self._path.stat()
-        stamp = (seen.st_mtime_ns, seen.st_size, seen.st_ino)
-        if stamp != self._stamp:
+    def _stamp_now(self) -> tuple[int, ...] | None:
+        try:
+            seen = self._path.stat()
+        except OSError:
+            return None
+        return seen.st_mtime_ns, seen.st_size, seen.st_ino
+
+    def _read(self) -> dict[str, Mask]:
+        try:
             ids = [line.strip() for line in self._path.read_text(encoding="utf-8-sig").splitlines()]
-            self._masks = {name: catalogue.mask(ids) for name, catalogue in self._catalogues.items()}
-            self._stamp = stamp
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{self._variable}: {self._path} cannot be read ({error}); name a file of item ids"
+            ) from None
+        masks = {name: catalogue.mask(ids) for name, catalogue in self._catalogues.items()}
+        for name, mask in masks.items() if self._needed else ():
+            if not mask.any():
+                raise ConfigError(
+                    f"{self._variable}: {self._path} lists no item of the model {name!r}; give one item id a line"
+                )
+        return masks
 
 
 class Shop:
@@ -70,11 +86,8 @@ class Shop:
     """
 
     def __init__(self, allowed: Path | None, out_of_stock: Path | None, catalogues: Mapping[str, Catalogue]) -> None:
-        self._allowed = ItemFile(allowed, ALLOWED_ITEMS, catalogues) if allowed else None
+        self._allowed = ItemFile(allowed, ALLOWED_ITEMS, catalogues, needed=True) if allowed else None
         self._out = ItemFile(out_of_stock, OUT_OF_STOCK, catalogues) if out_of_stock else None
-        for name in catalogues if self._allowed else ():
-            if not self.among(name, in_stock=False).any():  # type: ignore[union-attr]  # there is a list
-                raise ConfigError(f"{ALLOWED_ITEMS}: {allowed} lists no item of the model; give one item id a line")
 
     def among(self, recommender: str, in_stock: bool) -> Mask | None:
         """Return which items a recommender may show, bool of shape (n_items,); None for all.

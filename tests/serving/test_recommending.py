@@ -264,6 +264,27 @@ def test_item_lists_that_cannot_be_used_end_the_start_and_later_only_warn(
     assert Shop(None, None, catalogues).among("champion", True) is None
 
 
+@pytest.mark.parametrize("damaged", [b"", b"X\n", b"\xff\xfe\xff"])
+def test_a_list_that_would_be_refused_at_the_start_leaves_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damaged: bytes
+) -> None:
+    items = [CatalogueItem(item_id=name, title=name, category="", kind="product") for name in ("A", "B")]
+    path = tmp_path / "allowed.txt"
+    path.write_text("A\n")
+    shop = Shop(path, None, {"champion": Catalogue(items)})
+
+    def allowed() -> list[bool]:
+        mask = shop.among("champion", in_stock=True)
+        assert mask is not None
+        return mask.tolist()
+
+    path.write_bytes(damaged)
+    assert [allowed() for _ in range(3)] == [[True, False]] * 3
+    assert caplog.text.count("the list read before stays in force: AFTERSALES_ALLOWED_ITEMS") == 1
+    path.write_text("A\nB\n")
+    assert allowed() == [True, True]
+
+
 def exposure(number: int) -> Exposure:
     return Exposure(f"r{number}", 1.0, "甲", None, None, 1, "P1", 1.0, "v", 1, None)
 

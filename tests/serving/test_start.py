@@ -13,6 +13,7 @@ from serving.launch import running_bento
 from serving.logs import WithholdTexts
 from serving.metrics import Metrics
 from serving.package import build_bento
+from serving.settings import ALLOWED_ITEMS, LOG
 from tests.serving.conftest import Served
 
 from aftersales.core.errors import ConfigError, ModelError
@@ -34,6 +35,17 @@ def test_an_altered_model_ends_the_start_by_its_name(served: Served) -> None:
     finally:
         file.write_bytes(intact)
     assert "tokenizer.json is corrupt or was altered" in str(failed.value)
+    assert "Traceback" not in str(failed.value)
+
+
+@pytest.mark.parametrize("variable", [ALLOWED_ITEMS, LOG])
+def test_a_setting_that_is_wrong_ends_the_start_by_its_name(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "no folder" / "file"))
+    with pytest.raises(ModelError, match="did not start") as failed, running_bento(served.tag):
+        pytest.fail("it started")
+    assert f"the service does not start: {variable}: " in str(failed.value)
     assert "Traceback" not in str(failed.value)
 
 

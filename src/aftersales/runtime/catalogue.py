@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from aftersales.core.errors import ModelError
 
 
 class CatalogueItem(BaseModel):
@@ -79,6 +82,18 @@ class Catalogue(Sequence[CatalogueItem]):
         self.product_types = Labels.of([item.product_type for item in items])
         self.brands = Labels.of([item.brand for item in items])
         self.groups = Labels.of([item.group for item in items])
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the items of a model folder.
+
+        Raises:
+            ModelError: the file is missing or unreadable.
+        """
+        try:
+            return cls(TypeAdapter(list[CatalogueItem]).validate_json((folder / "items.json").read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder} cannot be read: {error}; export the model again") from None
 
     @cached_property
     def numbers(self) -> Mapping[str, int]:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aftersales.core.errors import ConfigError, ModelError
 from aftersales.runtime.catalogue import Catalogue, CatalogueItem
@@ -88,11 +88,10 @@ class Recommender:
         """
         manifest = verify(folder, KIND)
         try:
-            listed = TypeAdapter(list[CatalogueItem]).validate_json((folder / "items.json").read_bytes())
             described = _Described.model_validate(json.loads((folder / "recommender.json").read_bytes()))
         except (OSError, ValueError, ValidationError) as error:
             raise ModelError(f"{folder} cannot be read: {error}; export the model again") from None
-        items, ranker = Catalogue(listed), open_ranker(folder, threads)
+        items, ranker = Catalogue.read(folder), open_ranker(folder, threads)
         if ranker.n_items != len(items):
             raise ModelError(
                 f"{folder}: the graph scores {ranker.n_items} items and items.json lists {len(items)}; "
