@@ -78,8 +78,9 @@ def test_views_do_not_push_out_what_was_bought(tmp_path: Path) -> None:
 
 
 def test_a_new_build_is_seen_at_once_and_a_failed_one_leaves_the_old(built: UserHistories, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"line 2: column 'kind': kind 'by'.*map it with --kind WRITTEN=KIND"):
-        build_histories(table(tmp_path / "bad.jsonl", [ROWS[0], {**ROWS[1], "kind": "by"}]), built.path, Columns(), NOW)
+    bad = table(tmp_path / "bad.jsonl", [ROWS[0], {**ROWS[1], "kind": "by"}])
+    with pytest.raises(DataError, match=r"line 2: column 'kind': .* kind 'by'.*map it with --kind WRITTEN=KIND"):
+        build_histories(bad, built.path, Columns(), NOW)
     assert built.events("乙", NOW, 10) == [PastEvent("P1", "return", 0.0)]
     build_histories(table(tmp_path / "new.jsonl", ROWS[:1]), built.path, Columns(), NOW)
     assert built.events("乙", NOW, 10) is None
