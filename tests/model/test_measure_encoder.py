@@ -109,7 +109,7 @@ sets:
     assert rows["tfidf-linear"]["value"] > 0.95
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("experiments/*/config.yaml")))
+@pytest.mark.parametrize("name", ["encoder", "objectives"])
 def test_the_shipped_configs_are_valid(name):
     script = load_script("experiments/encoder/measure.py")
     config = load(script.MeasureConfig, ROOT / f"experiments/{name}/config.yaml")
